@@ -1,0 +1,22 @@
+"""The networks: importing this package fills the registry that `from_pretrained` dispatches on."""
+
+from face_destyle.models.base import FaceModel, HubModel, Recovered
+from face_destyle.models.fdnn import (
+    FDNN,
+    FDNNConfig,
+    FDNNDiscriminator,
+    FDNNDiscriminatorConfig,
+)
+from face_destyle.models.stylizer import Stylizer, StylizerConfig
+
+__all__ = [
+    "FDNN",
+    "FDNNConfig",
+    "FDNNDiscriminator",
+    "FDNNDiscriminatorConfig",
+    "FaceModel",
+    "HubModel",
+    "Recovered",
+    "Stylizer",
+    "StylizerConfig",
+]

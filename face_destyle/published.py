@@ -1,0 +1,76 @@
+"""The table of published weights: what each is, where it is, what it may be used for."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of the table.
+
+    Attributes:
+        name: what `from_pretrained` takes.
+        repo_id, tag: where it is on the Hub.
+        licence: of the weights; the code has its own.
+        sha256: of model.safetensors.
+        paper: where the network comes from.
+        data: what it was trained on.
+    """
+
+    name: str
+    repo_id: str
+    tag: str
+    licence: str
+    sha256: str
+    paper: str
+    data: str
+
+    def folder(self) -> Path:
+        """Where the files lie: inside the installed package, or in cards/ of a checkout."""
+        inside = PACKAGE / "cards" / self.name
+        return inside if inside.is_dir() else PACKAGE.parent / "cards" / self.name
+
+    def figures(self) -> dict[str, Any]:
+        """The content of metrics.json as train.evaluate wrote it; empty where there is none."""
+        path = self.folder() / "metrics.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+
+RESEARCH = "research, non-commercial"
+PHOTOS = "CelebA (test partition), All-Age-Faces, synthetic faces"
+STYLE_PAPER = "Johnson, Alahi, Fei-Fei: Perceptual Losses, ECCV 2016"
+
+
+def _style(artwork: str, title: str, sha256: str) -> Published:
+    return Published(
+        name=f"style-{artwork}",
+        repo_id=f"face-destyle/style-{artwork}",
+        tag="v0.1.0",
+        licence=RESEARCH,
+        sha256=sha256,
+        paper=STYLE_PAPER,
+        data=f"{title} (public domain); {PHOTOS}",
+    )
+
+
+_ROWS = (
+    Published(
+        name="fdnn",
+        repo_id="face-destyle/fdnn",
+        tag="v0.1.0",
+        licence=RESEARCH,
+        sha256="",
+        paper="Shiri et al.: Face Destylization, DICTA 2017",
+        data=f"{PHOTOS}; 14,490 photos in 3 styles (The Scream, Candy, Feathers)",
+    ),
+    _style("the-scream", "Munch, The Scream", ""),
+    _style("starry-night", "van Gogh, The Starry Night", ""),
+    _style("composition-vii", "Kandinsky, Composition VII", ""),
+    _style("udnie", "Picabia, Udnie", ""),
+)
+
+WEIGHTS: dict[str, Published] = {row.name: row for row in _ROWS}

@@ -1,0 +1,32 @@
+"""What holds for every test: no network, no telemetry, one thread a worker."""
+
+import os
+
+# Both libraries read these once, when they are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests import drawn
+
+# Workers that share the cores would wait for each other's threads.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def portrait() -> Image.Image:
+    """A drawn 128 x 128 face."""
+    return drawn.face()
+
+
+@pytest.fixture
+def portrait_file(tmp_path: Path, portrait: Image.Image) -> Path:
+    """The drawn face as a PNG file."""
+    path = tmp_path / "portrait.png"
+    portrait.save(path)
+    return path

@@ -1,0 +1,90 @@
+"""Every row of the table of published weights is true of the files that come with it."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from face_destyle import HubModel, Stylizer, published
+
+MEGABYTE = 1_000_000
+LIMITS = {"fdnn": 8 * MEGABYTE, "style": 1 * MEGABYTE}
+ROWS = list(published.WEIGHTS.values())
+
+every_row = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+
+
+def test_the_names() -> None:
+    assert set(published.WEIGHTS) == {
+        "fdnn",
+        "style-the-scream",
+        "style-starry-night",
+        "style-composition-vii",
+        "style-udnie",
+    }
+    assert all(name == row.name for name, row in published.WEIGHTS.items())
+    assert len({row.repo_id for row in ROWS}) == len(ROWS)
+
+
+@every_row
+def test_files(row: published.Published) -> None:
+    for name in ("README.md", "config.json", "model.safetensors"):
+        assert (row.folder() / name).is_file(), name
+
+
+@every_row
+def test_sha256(row: published.Published) -> None:
+    content = (row.folder() / "model.safetensors").read_bytes()
+    assert row.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@every_row
+def test_facts(row: published.Published) -> None:
+    assert row.repo_id == f"face-destyle/{row.name}"
+    assert row.tag.startswith("v")
+    assert row.licence == "research, non-commercial"
+    assert row.paper
+    assert row.data
+
+
+@every_row
+def test_size_and_dtype(row: published.Published) -> None:
+    path = row.folder() / "model.safetensors"
+    assert path.stat().st_size < LIMITS[row.name.split("-")[0]]
+    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
+
+
+@every_row
+def test_loads_as_what_it_says(row: published.Published) -> None:
+    model = HubModel.from_pretrained(row.name)
+    config = json.loads((row.folder() / "config.json").read_text())
+    assert model.model_type == config["model_type"]
+    assert config["model_type"] == ("stylizer" if isinstance(model, Stylizer) else row.name)
+    for name, weight in model.named_parameters():
+        assert torch.isfinite(weight).all(), name
+
+
+def test_discriminator_comes_along() -> None:
+    path = published.WEIGHTS["fdnn"].folder() / "discriminator" / "model.safetensors"
+    assert path.stat().st_size < 2 * MEGABYTE
+    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
+    model = HubModel.from_pretrained("fdnn", subfolder="discriminator")
+    assert model.model_type == "fdnn-discriminator"
+
+
+@every_row
+def test_figures_are_those_of_the_file(row: published.Published) -> None:
+    path = row.folder() / "metrics.json"
+    assert row.figures() == (json.loads(path.read_text()) if path.exists() else {})
+
+
+def test_a_row_without_figures(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # noqa: ANN001
+    monkeypatch.setattr(published, "PACKAGE", tmp_path / "face_destyle")
+    assert ROWS[0].figures() == {}
+    inside = tmp_path / "face_destyle" / "cards" / ROWS[0].name
+    inside.mkdir(parents=True)
+    (inside / "metrics.json").write_text('{"seen": {"psnr": 20.5}}')
+    assert ROWS[0].folder() == inside
+    assert ROWS[0].figures() == {"seen": {"psnr": 20.5}}

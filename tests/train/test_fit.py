@@ -1,0 +1,224 @@
+"""The training loop: exact resume, honest failures, the schedules of the thesis."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from face_destyle import FDNN, FDNNDiscriminator, HubModel
+from face_destyle.errors import UserError
+from tests.train import made
+from train.checkpoints import checkpoints
+from train.ema import EMA
+from train.fit import (
+    TrainingError,
+    Trainer,
+    build_optimizer,
+    fit,
+    learning_rate_factor,
+    main,
+)
+from train.losses import DiscriminatorLoss, GeneratorLoss
+from train.recipe import LossConfig, OptimizerConfig, load_recipe
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.pairs(tmp_path_factory.mktemp("pairs"))
+
+
+def states(weights: Path) -> dict[str, torch.Tensor]:
+    generator = HubModel.from_pretrained(weights).state_dict()
+    discriminator = HubModel.from_pretrained(weights, subfolder="discriminator").state_dict()
+    return generator | {f"discriminator.{k}": v for k, v in discriminator.items()}
+
+
+def assert_equal(first: Path, second: Path) -> None:
+    one, two = states(first), states(second)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_ten_steps_equal_five_and_five(tmp_path: Path, data: Path, optimizer: str) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, data, optimizer={"name": optimizer}))
+    whole = fit(recipe, tmp_path / "whole")
+    fit(recipe, tmp_path / "parts", stop_at=40)
+    assert [path.name for path in checkpoints(tmp_path / "parts")] == ["images-0000000040"]
+    parts = fit(recipe, tmp_path / "parts")
+    assert_equal(whole, parts)
+
+
+def test_a_killed_run_goes_on_exactly(tmp_path: Path, data: Path) -> None:
+    length = {"images": 2400, "save_every": 80}
+    path = made.recipe(tmp_path, data, train=length)
+    recipe = load_recipe(path)
+    run = tmp_path / "killed"
+    command = [sys.executable, "-m", "train.fit", "--recipe", str(path), "--out", str(run)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not checkpoints(run) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    saved = checkpoints(run)
+    assert saved and saved[-1].name < "images-0000002400", "the kill came after the end"
+    assert not (run / "weights").exists()
+    assert_equal(fit(recipe, tmp_path / "whole"), fit(recipe, run))
+
+
+def test_what_a_run_leaves(tmp_path: Path, data: Path) -> None:
+    path = made.recipe(tmp_path, data)
+    assert main(["--recipe", str(path), "--out", str(tmp_path / "run")]) == 0
+    run = tmp_path / "run"
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [16, 32, 48, 64, 80]
+    assert lines[0].keys() >= {"pixel", "adversarial", "d_real", "d_fake", "psnr", "images_per_second"}
+    assert (run / "samples" / "0000000040.png").is_file()
+    assert list((run / "tensorboard").rglob("events*"))
+    assert len(checkpoints(run)) == 2
+    assert isinstance(HubModel.from_pretrained(run / "weights"), FDNN)
+    judge = HubModel.from_pretrained(run / "weights", subfolder="discriminator")
+    assert isinstance(judge, FDNNDiscriminator)
+
+
+def test_the_pixel_loss_falls_on_a_few_pairs(tmp_path: Path, data: Path) -> None:
+    train = {"images": 1200, "log_every": 120}
+    path = made.recipe(tmp_path, data, train=train, augment={"plain": 1.0, "mirror": False})
+    fit(load_recipe(path), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["pixel"] < lines[0]["pixel"] / 2
+
+
+def test_a_run_starts_from_given_weights(tmp_path: Path, data: Path) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, data))
+    weights = fit(recipe, tmp_path / "first")
+    continued = Trainer(recipe, Accelerator(cpu=True), init=str(weights))
+    state = HubModel.from_pretrained(weights).state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in continued.generator.state_dict().items())
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, data: Path) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, data))
+    fit(recipe, tmp_path / "run", stop_at=40)
+    saved = checkpoints(tmp_path / "run")[-1]
+    state = torch.load(saved / "optimizer.bin", weights_only=False)
+    for moments in state["state"].values():
+        moments["exp_avg"].fill_(float("inf"))
+    torch.save(state, saved / "optimizer.bin")
+    with pytest.raises(TrainingError, match=r"at image \d+ .*last good checkpoint: .*images-0000000040"):
+        fit(recipe, tmp_path / "run")
+    assert checkpoints(tmp_path / "run") == [saved]
+
+
+def test_the_generator_step_leaves_the_discriminator_alone(tmp_path: Path, data: Path) -> None:
+    trainer = Trainer(load_recipe(made.recipe(tmp_path, data)), Accelerator(cpu=True))
+    before = {k: v.clone() for k, v in trainer.discriminator.state_dict().items()}
+    portraits = torch.rand(4, 3, 32, 32) * 2 - 1
+    fake = trainer.generator(portraits).photo
+    trainer.generator_step(fake, portraits, (), 0)
+    assert all(p.grad is None for p in trainer.discriminator.parameters())
+    assert all(p.requires_grad for p in trainer.discriminator.parameters())
+    after = trainer.discriminator.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "named"),
+    [
+        ("train", {"imagse": 3}, "imagse"),
+        ("loss", {"pixel": "much"}, "pixel"),
+        ("surprise", {"a": 1}, "surprise"),
+        ("optimizer", {"name": "sgd"}, "sgd"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named(
+    tmp_path: Path, data: Path, section: str, values: dict[str, object], named: str
+) -> None:
+    path = made.recipe(tmp_path, data, **{section: values})
+    with pytest.raises(UserError, match=named):
+        load_recipe(path)
+
+
+def test_mistakes_end_in_one_line(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = made.recipe(tmp_path, data)
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "thesis.txt").write_text("not a run")
+    cases = [
+        (["--recipe", str(tmp_path / "none.yaml"), "--out", "x"], "none.yaml"),
+        (["--recipe", str(path), "--out", str(occupied)], "not empty"),
+        (["--recipe", str(path), "--out", str(tmp_path / "a"), "--data", "/nowhere"], "/nowhere"),
+        (["--recipe", str(path), "--out", str(tmp_path / "b"), "--set", "data.styles=[cubist]"], "cubist"),
+        (["--recipe", str(path), "--out", str(tmp_path / "c"), "--init", "nobody"], "nobody"),
+    ]
+    for arguments, named in cases:
+        assert main(arguments) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if "split" not in line]
+        assert len(lines) == 1 and named in lines[0]
+    assert (occupied / "thesis.txt").read_text() == "not a run"
+
+
+def test_another_recipe_does_not_continue_a_run(tmp_path: Path, data: Path) -> None:
+    fit(load_recipe(made.recipe(tmp_path, data)), tmp_path / "run", stop_at=16)
+    other = load_recipe(made.recipe(tmp_path, data, train={"seed": 1}))
+    with pytest.raises(UserError, match="another recipe"):
+        fit(other, tmp_path / "run")
+
+
+def test_the_adversarial_weight_decays_to_its_half() -> None:
+    loss = GeneratorLoss(LossConfig())
+    assert loss.adversarial_weight(0) == 0.01
+    assert loss.adversarial_weight(100) == pytest.approx(0.01 * 0.995**100)
+    assert loss.adversarial_weight(1000) == 0.005
+
+
+def test_the_losses_are_those_of_the_thesis() -> None:
+    logits = torch.tensor([0.3, -1.2])
+    found = DiscriminatorLoss(LossConfig())(logits, logits)
+    assert found["d_real"] == pytest.approx(-torch.sigmoid(logits).log().mean().item())
+    assert found["d_fake"] == pytest.approx(-(1 - torch.sigmoid(logits)).log().mean().item())
+    fake, real = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.5)
+    parts = GeneratorLoss(LossConfig())(fake, real, logits, 0)
+    assert parts["pixel"] == 0.25
+    assert parts["adversarial"] == pytest.approx(-0.01 * torch.sigmoid(logits).log().mean().item())
+    extreme = DiscriminatorLoss(LossConfig())(torch.tensor([-200.0]), torch.tensor([200.0]))
+    assert extreme["d_real"] == extreme["d_fake"] == 200
+
+
+def test_rmsprop_is_the_authors() -> None:
+    network = torch.nn.Linear(2, 2)
+    options = build_optimizer(OptimizerConfig(name="rmsprop"), network, 0.001).param_groups[0]
+    assert (options["alpha"], options["eps"], options["lr"]) == (0.9, 1e-8, 0.001)
+
+
+def test_the_learning_rate_schedules() -> None:
+    papers = OptimizerConfig(schedule="papers", warmup=0)
+    assert learning_rate_factor(papers, 0, 0, 100) == 1
+    assert learning_rate_factor(papers, 50, 10, 100) == pytest.approx(0.99**10)
+    assert learning_rate_factor(papers, 50, 10_000, 100) == pytest.approx(1e-3)
+    cosine = OptimizerConfig(schedule="cosine", warmup=0)
+    assert learning_rate_factor(cosine, 50, 0, 100) == pytest.approx(0.5)
+    linear = OptimizerConfig(schedule="linear", warmup=0)
+    assert [learning_rate_factor(linear, n, 0, 100) for n in (0, 50, 75, 100)] == [1, 1, 0.5, 0]
+    assert learning_rate_factor(OptimizerConfig(warmup=10), 4, 0, 10**9) == pytest.approx(0.5)
+
+
+def test_the_average_halves_the_distance_in_a_half_life() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(network.weight, 0.0)
+    average = EMA(network, half_life=100)
+    torch.nn.init.constant_(network.weight, 1.0)
+    for _ in range(10):
+        average.update(network, batch_size=10, images_seen=10_000)
+    assert average.network.weight.item() == pytest.approx(0.5)

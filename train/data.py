@@ -1,0 +1,154 @@
+"""Pairs -> batches: which rows, in which order, with which changes."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Image
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+from tqdm import tqdm
+
+from face_destyle import images
+from face_destyle.errors import UserError
+from train.augment import AugmentConfig, augment, draw, mirror
+from train.photos import load_table
+from train.recipe import DataConfig
+
+PAIR_COLUMNS = ("portrait", "photo")
+
+
+def open_pairs(source: str, split: str) -> Dataset:
+    """One split of a pair dataset, its pictures left as bytes.
+
+    Raises:
+        UserError: no such split, or no columns `portrait` and `photo` with pictures.
+    """
+    if not source:
+        raise UserError("no pairs: give --data, or data.pairs in the recipe")
+    table = load_table(source)
+    if split not in table:
+        raise UserError(f"{source} has no split {split}; it has {', '.join(table)}")
+    pairs = table[split]
+    for name in PAIR_COLUMNS:
+        if not isinstance(pairs.features.get(name), Image):
+            raise UserError(
+                f"{source} has no picture column {name}; it has {', '.join(pairs.column_names)}: "
+                "a folder of pairs needs metadata.jsonl with portrait_file_name, photo_file_name"
+            )
+        pairs = pairs.cast_column(name, Image(decode=False))
+    return pairs
+
+
+def column(pairs: Dataset, name: str, default: Any) -> list[Any]:
+    """A column as a list, or `default` for every row where the dataset has none."""
+    if name in pairs.column_names:
+        return list(pairs[name])
+    return [default] * len(pairs)
+
+
+def decode(content: dict[str, Any], side: int) -> torch.Tensor:
+    """The stored picture as `(3, side, side)` uint8."""
+    picture = images.centre_square(images.load_picture(content["bytes"] or content["path"]))
+    return images.to_pixels([picture], side)[0]
+
+
+class Pairs(TorchDataset[dict[str, Any]]):
+    """Training pairs with the numbers of their augmentation.
+
+    An item is asked for by `(epoch, row)`, and everything drawn for it depends on these, the
+    seed and nothing else.
+    """
+
+    def __init__(self, source: str, config: DataConfig, changes: AugmentConfig, seed: int, side: int):
+        pairs = open_pairs(source, config.split)
+        styles = column(pairs, "style", "")
+        variants = column(pairs, "variant", 0)
+        unknown = sorted(set(config.styles) - set(styles))
+        if unknown:
+            raise UserError(f"{source} has no style {unknown[0]}; it has {', '.join(set(styles))}")
+        self.rows = [
+            row
+            for row, (style, variant) in enumerate(zip(styles, variants, strict=True))
+            if (not config.styles or style in config.styles)
+            and (not config.variants or variant < config.variants)
+        ][: config.limit or None]
+        if not self.rows:
+            raise UserError(f"{source}: no pairs of split {config.split} are left to train on")
+        self.pairs, self.changes, self.seed, self.side = pairs, changes, seed, side
+        keys = column(pairs, "photo_key", None)
+        self.photo_of = {row: row if keys[row] is None else keys[row] for row in self.rows}
+        self.siblings: dict[Any, list[int]] = {}
+        for row in self.rows:
+            self.siblings.setdefault(self.photo_of[row], []).append(row)
+        self.cache: dict[Any, torch.Tensor] = {}
+        if config.cache:
+            self._fill_cache()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = position
+        row = self.rows[index]
+        rng = np.random.default_rng((self.seed, epoch, index))
+        siblings = self.siblings[self.photo_of[row]]
+        second = siblings[rng.integers(len(siblings))]
+        other = self.rows[rng.integers(len(self.rows))]
+        return {
+            "portrait": self._picture(row, "portrait"),
+            "second": self._picture(second if self.changes.blend else row, "portrait"),
+            "other": self._picture(other if self.changes.strokes else row, "portrait"),
+            "photo": self._picture(row, "photo"),
+            "draws": draw(self.changes, rng),
+        }
+
+    def _fill_cache(self) -> None:
+        """Decode everything once, in the order of the file: random reads are far slower."""
+        with ThreadPoolExecutor() as pool:
+            for name in PAIR_COLUMNS:
+                wanted = {self._key(row, name): row for row in self.rows}
+                stored = self.pairs.select_columns([name])
+                pictures = pool.map(lambda row: self._decode(stored[row][name]), wanted.values())
+                bar = tqdm(pictures, total=len(wanted), unit="picture", desc=f"decoding {name}s")
+                self.cache |= zip(wanted, bar, strict=True)
+
+    def _key(self, row: int, name: str) -> tuple[str, Any]:
+        return (name, self.photo_of[row]) if name == "photo" else (name, row)
+
+    def _decode(self, content: dict[str, Any]) -> torch.Tensor:
+        return decode(content, self.side)
+
+    def _picture(self, row: int, name: str) -> torch.Tensor:
+        cached = self.cache.get(self._key(row, name))
+        return self._decode(self.pairs[row][name]) if cached is None else cached
+
+
+class Positions(Sampler[tuple[int, int]]):
+    """`(epoch, row)` for every image of a run from `start` on, shuffled anew each epoch."""
+
+    def __init__(self, rows: int, start: int, end: int, seed: int):
+        self.rows, self.start, self.end, self.seed = rows, start, end, seed
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, order = -1, np.empty(0, dtype=np.int64)
+        for image in range(self.start, self.end):
+            if image // self.rows != epoch:
+                epoch = image // self.rows
+                order = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
+            yield epoch, int(order[image % self.rows])
+
+
+def to_batch(item: dict[str, Any], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Collated items -> changed portraits and their photos, `(N, 3, H, W)` in [-1, 1]."""
+    draws = {name: value.to(device) for name, value in item["draws"].items()}
+    portraits, seconds, others, photos = (
+        mirror(images.from_uint8(item[name].to(device)), draws)
+        for name in ("portrait", "second", "other", "photo")
+    )
+    return augment(portraits, seconds, others, draws), photos

@@ -1,0 +1,213 @@
+"""The one table of figures, for our weights and for the rivals.
+
+    python -m train.evaluate --weights cards/fdnn --data TEST_PAIRS \
+        --embedding mobilefacenet_xiaoccer.safetensors --out cards/fdnn/metrics.json
+
+Every figure is taken on 8-bit RGB in the aligned frame: PSNR on RGB, SSIM (Gaussian 11 x 11,
+sigma 1.5) and FSIM on luma, identity as the cosine of face embeddings, and rank-1 retrieval with
+the recovered face as the query and all true test photos as the gallery.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from datasets import Dataset
+from tqdm import tqdm
+
+from face_destyle import FaceModel, images, metrics
+from face_destyle.errors import UserError
+from face_destyle.models.base import WEIGHTS_FILE, find_file
+from train.data import column, decode, open_pairs
+from train.frozen import FaceEmbedding, find_frozen
+
+MEASURES = ("psnr", "ssim", "fsim", "identity", "rank1")
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The rows of a pair dataset that are evaluated, variant 0 only."""
+
+    pairs: Dataset
+    rows: list[int]
+    styles: list[str]
+    identities: list[str]
+    keys: list[Any]
+
+    @classmethod
+    def open(cls, source: str, split: str, styles: list[str], limit: int) -> "TestSet":
+        """Open a split; `styles` and `limit` (photos of each style) narrow it where given."""
+        pairs = open_pairs(source, split)
+        names, variants = column(pairs, "style", "all"), column(pairs, "variant", 0)
+        identities, keys = column(pairs, "identity", None), column(pairs, "photo_key", None)
+        counts: dict[str, int] = {}
+        rows = []
+        for row, (name, variant) in enumerate(zip(names, variants, strict=True)):
+            counts[name] = counts.get(name, 0) + (variant == 0)
+            if variant == 0 and (not styles or name in styles) and counts[name] <= (limit or len(pairs)):
+                rows.append(row)
+        missing = sorted(set(styles) - set(names))
+        if missing or not rows:
+            raise UserError(f"{source} has no pairs of {missing[0] if missing else split}")
+        return cls(
+            pairs,
+            rows,
+            [names[row] for row in rows],
+            [str(row if identities[row] is None else identities[row]) for row in rows],
+            [row if keys[row] is None else keys[row] for row in rows],
+        )
+
+
+@torch.inference_mode()
+def score(
+    model: FaceModel, test: TestSet, embedding: FaceEmbedding, name: str
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Measure every row: `(recovered, as it is)`, each a dict of arrays in the order of the rows."""
+    scores = [{m: [] for m in MEASURES[:3]} for _ in range(2)]
+    vectors: list[list[torch.Tensor]] = [[], [], []]
+    for start in tqdm(range(0, len(test.rows), BATCH), unit_scale=BATCH, unit="portrait", desc=name):
+        rows = test.rows[start : start + BATCH]
+        records = [test.pairs[row] for row in rows]
+        portraits, photos = (
+            images.from_uint8(torch.stack([decode(r[c], images.FACE_SIDE) for r in records]))
+            for c in ("portrait", "photo")
+        )
+        recovered = images.from_uint8(images.to_uint8(model(portraits).photo))
+        for kind, fake in enumerate((recovered, portraits)):
+            for measure in MEASURES[:3]:
+                scores[kind][measure].append(getattr(metrics, measure)(fake, photos))
+            vectors[kind].append(embedding(fake))
+        vectors[2].append(embedding(photos))
+    true = torch.cat(vectors[2])
+    # The gallery holds every photo once, though it is there in several styles.
+    _, first = np.unique(np.array(test.keys, dtype=str), return_index=True)
+    gallery = (true[first], [test.identities[i] for i in first])
+    results = []
+    for kind in range(2):
+        found = {m: torch.cat(v).numpy() for m, v in scores[kind].items()}
+        query = torch.cat(vectors[kind])
+        found["identity"] = metrics.identity_cosine(query, true).numpy()
+        hits = metrics.rank1(query, gallery[0], test.identities, gallery[1])
+        results.append(found | {"rank1": hits.float().numpy()})
+    return results[0], results[1]
+
+
+def summarize(
+    test: TestSet, seen: list[str], recovered: dict[str, np.ndarray], as_is: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Means for each style, and over the styles that were and were not trained on."""
+    names = np.array(test.styles)
+    styles = {}
+    for name in sorted(set(test.styles), key=lambda n: (n not in seen, n)):
+        chosen = names == name
+        styles[name] = {
+            "seen": name in seen,
+            "portraits": int(chosen.sum()),
+            "recovered": {m: round(float(recovered[m][chosen].mean()), 4) for m in MEASURES},
+            "input": {m: round(float(as_is[m][chosen].mean()), 4) for m in MEASURES},
+        }
+    groups = {}
+    for group, wanted in (("seen", True), ("unseen", False)):
+        members = [row for row in styles.values() if row["seen"] is wanted]
+        if members:
+            groups[group] = {
+                kind: {m: round(float(np.mean([row[kind][m] for row in members])), 4) for m in MEASURES}
+                for kind in ("recovered", "input")
+            }
+    return {"styles": styles, "means": groups}
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The figures as a Markdown table, input -> recovered."""
+    lines = [
+        "| style | | PSNR (dB) | SSIM | FSIM | identity | rank-1 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = [(n, "seen" if r["seen"] else "unseen", r) for n, r in summary["styles"].items()]
+    rows += [(f"**mean {n}**", "", r) for n, r in summary["means"].items()]
+    for name, kind, row in rows:
+        before, after = row["input"], row["recovered"]
+        cells = [
+            f"{before['psnr']:.2f} -> {after['psnr']:.2f}",
+            *(f"{before[m]:.3f} -> {after[m]:.3f}" for m in ("ssim", "fsim", "identity")),
+            f"{before['rank1']:.1%} -> {after['rank1']:.1%}",
+        ]
+        lines.append(f"| {name} | {kind} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def seen_styles(weights: str) -> list[str]:
+    """The styles that the recipe beside the weights was trained on."""
+    path = Path(weights) / "recipe.yaml"
+    if not path.is_file():
+        raise UserError(f"{weights} has no recipe.yaml: name the styles it was trained on by --seen")
+    return list(yaml.safe_load(path.read_text()).get("data", {}).get("styles", []))
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def evaluate(
+    weights: str, data: str, embedding: str, split: str, styles: list[str], seen: list[str] | None, limit: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Evaluate one published folder; returns the content of metrics.json and the raw scores."""
+    model = FaceModel.from_pretrained(weights)
+    seen = seen_styles(weights) if seen is None else seen
+    test = TestSet.open(data, split, styles, limit)
+    judge = FaceEmbedding.load(embedding)
+    recovered, as_is = score(model, test, judge, Path(weights).name)
+    photos = len(set(test.keys))
+    summary = {
+        "weights_sha256": sha256(find_file(weights, WEIGHTS_FILE, None, {"revision": None})),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "photos": photos,
+        "gallery": photos,
+        "identities": len(set(test.identities)),
+        "identity_network_sha256": sha256(find_frozen(embedding, "a face embedding")),
+        **summarize(test, seen, recovered, as_is),
+    }
+    raw = {f"recovered_{m}": recovered[m] for m in MEASURES} | {f"input_{m}": as_is[m] for m in MEASURES}
+    return summary, raw | {"style": np.array(test.styles), "photo": np.array(test.keys, dtype=str)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; exit code 2 with one line where something must be put right first."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--weights", required=True, help="name, folder or Hub id")
+    parser.add_argument("--data", required=True, help="pairs: folder, parquet folder or Hub id")
+    parser.add_argument("--embedding", required=True, help="face embedding that took no part in training")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--style", action="append", default=[], help="all where none is given")
+    parser.add_argument("--seen", help="comma-separated; else from recipe.yaml beside the weights")
+    parser.add_argument("--limit", type=int, default=0, help="photos of each style; 0 for all")
+    parser.add_argument("--out", type=Path, help="write metrics.json here")
+    parser.add_argument("--scores", type=Path, help="write every single score here (.npz)")
+    given = parser.parse_args(argv)
+    seen = None if given.seen is None else [name for name in given.seen.split(",") if name]
+    try:
+        summary, raw = evaluate(
+            given.weights, given.data, given.embedding, given.split, given.style, seen, given.limit
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    if given.out:
+        given.out.write_text(json.dumps(summary, indent=2) + "\n")
+    if given.scores:
+        np.savez_compressed(given.scores, **raw)
+    print(table(summary))  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

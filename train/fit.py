@@ -1,0 +1,360 @@
+"""The one training loop of all studies.
+
+    accelerate launch -m train.fit --recipe train/recipes/fdnn.yaml --data PAIRS --out RUN
+
+The same command on the same folder goes on where a killed run was, exactly. Several processes
+on a CPU: `torchrun --nproc_per_node 2 -m train.fit ...`.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, set_seed
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from face_destyle import images
+from face_destyle.configs import config_from_dict
+from face_destyle.errors import UserError
+from face_destyle.models.base import REGISTRY, HubModel
+from train.checkpoints import Counter, checkpoints, save
+from train.data import Pairs, Positions, to_batch
+from train.ema import EMA
+from train.losses import DiscriminatorLoss, GeneratorLoss
+from train.recipe import NetworkConfig, OptimizerConfig, Recipe, load_recipe
+
+# Below this the discriminator tells every picture: its gradient says nothing any more.
+SATURATED = 0.05
+
+
+class TrainingError(UserError):
+    """The run cannot go on; says at which image, and which checkpoint is good."""
+
+
+def build(config: NetworkConfig) -> HubModel:
+    """A network with fresh weights."""
+    if config.type not in REGISTRY:
+        raise UserError(f"model type {config.type!r} is unknown; use {', '.join(sorted(REGISTRY))}")
+    klass = REGISTRY[config.type]
+    return klass(config_from_dict(klass.config_class, config.config, f"{config.type} config"))
+
+
+def build_optimizer(config: OptimizerConfig, network: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """One optimizer for one network (eqs. 3.4 to 3.7 for RMSprop)."""
+    if config.name == "rmsprop":
+        return torch.optim.RMSprop(network.parameters(), rate, config.alpha, config.eps)
+    betas = (config.betas[0], config.betas[1])
+    return torch.optim.Adam(network.parameters(), rate, betas, config.eps, fused=True)
+
+
+def learning_rate_factor(config: OptimizerConfig, images_seen: int, epoch: int, total: int) -> float:
+    """What the learning rate is multiplied by after `images_seen` of `total` images."""
+    warm = min(1.0, (images_seen + 1) / config.warmup) if config.warmup else 1.0
+    if config.schedule == "cosine":
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, images_seen / total)))
+    if config.schedule == "linear":
+        return warm * min(1.0, 2 * (1 - images_seen / total))
+    return warm * max(config.epoch_factor**epoch, config.floor / config.learning_rate)
+
+
+class Trainer:
+    """Two networks, their optimizers and the state of a run."""
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, init: str | None = None):
+        self.recipe, self.accelerator = recipe, accelerator
+        set_seed(recipe.train.seed)
+        if init:
+            generator = HubModel.from_pretrained(init).train()
+            discriminator = HubModel.from_pretrained(init, subfolder="discriminator").train()
+        else:
+            generator, discriminator = build(recipe.model), build(recipe.discriminator)
+        self.conditional = discriminator.conditional
+        self.input_size = int(generator.config.image_size)
+        self.ema = EMA(generator.to(accelerator.device), recipe.train.ema_half_life)
+        if accelerator.device.type == "cuda":
+            # On a CPU the bf16 group normalization of torch is several times slower in this layout.
+            generator = generator.to(memory_format=torch.channels_last)
+            discriminator = discriminator.to(memory_format=torch.channels_last)
+        config = recipe.optimizer
+        self.rates = (config.learning_rate, config.discriminator_rate or config.learning_rate)
+        # The order of the four is the identity of a checkpoint's files.
+        self.generator, self.discriminator, self.generator_optimizer, self.discriminator_optimizer = (
+            accelerator.prepare(
+                generator,
+                discriminator,
+                build_optimizer(config, generator, self.rates[0]),
+                build_optimizer(config, discriminator, self.rates[1]),
+            )
+        )
+        self.generator_loss = GeneratorLoss(recipe.loss)
+        self.discriminator_loss = DiscriminatorLoss(recipe.loss)
+        self.counter = Counter()
+        accelerator.register_for_checkpointing(self.counter, self.ema)
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether a discriminator takes part."""
+        return self.recipe.loss.adversarial > 0
+
+    def step(
+        self, portraits: torch.Tensor, photos: torch.Tensor, epoch: int
+    ) -> dict[str, torch.Tensor]:
+        """One batch for both networks; returns every loss by name."""
+        fake = self.generator(portraits).photo.float()
+        given = (portraits,) if self.conditional else ()
+        losses = self.discriminator_step(fake.detach(), photos, given) if self.adversarial else {}
+        return losses | self.generator_step(fake, photos, given, epoch)
+
+    def discriminator_step(
+        self, fake: torch.Tensor, real: torch.Tensor, given: tuple[torch.Tensor, ...]
+    ) -> dict[str, torch.Tensor]:
+        """Update the discriminator on generated and true photos `(N, 3, H, W)`.
+
+        `given` is what a conditional discriminator sees besides.
+        """
+        judged_real = self.discriminator(real, *given)
+        judged_fake = self.discriminator(fake, *given)
+        losses = self.discriminator_loss(judged_real.float(), judged_fake.float())
+        self._update(self.discriminator_optimizer, losses)
+        return losses
+
+    def generator_step(
+        self, fake: torch.Tensor, real: torch.Tensor, given: tuple[torch.Tensor, ...], epoch: int
+    ) -> dict[str, torch.Tensor]:
+        """Update the generator; the discriminator is frozen meanwhile.
+
+        Otherwise this backward pass would leave gradients in it for its next update.
+        """
+        self.discriminator.requires_grad_(False)
+        judged = self.discriminator(fake, *given).float() if self.adversarial else None
+        losses = self.generator_loss(fake, real, judged, epoch)
+        self._update(self.generator_optimizer, losses)
+        self.discriminator.requires_grad_(True)
+        return losses
+
+    def _update(self, optimizer: torch.optim.Optimizer, losses: dict[str, torch.Tensor]) -> None:
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            raise FloatingPointError(", ".join(f"{k} {v.item():g}" for k, v in losses.items()))
+        self.accelerator.backward(total)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def set_rates(self, epoch: int) -> None:
+        """The learning rates for the images seen so far."""
+        factor = learning_rate_factor(
+            self.recipe.optimizer, self.counter.images, epoch, self.recipe.train.images
+        )
+        optimizers = (self.generator_optimizer, self.discriminator_optimizer)
+        for optimizer, rate in zip(optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged generator, and the discriminator, in `from_pretrained` form."""
+        if self.accelerator.is_main_process:
+            self.ema.network.save_pretrained(folder)
+            discriminator = self.accelerator.unwrap_model(self.discriminator)
+            discriminator.save_pretrained(folder / "discriminator")
+
+
+class Journal:
+    """What a run leaves to read: log.jsonl, TensorBoard, sample grids, the progress bar."""
+
+    def __init__(self, run: Path, recipe: Recipe, accelerator: Accelerator, start: int):
+        self.run, self.recipe, self.accelerator = run, recipe, accelerator
+        self.bar = tqdm(
+            total=recipe.train.images,
+            initial=start,
+            unit="image",
+            smoothing=0.05,
+            disable=not accelerator.is_main_process,
+        )
+        self.sums: dict[str, float] = {}
+        self.steps = 0
+        self.since = time.monotonic()
+        self.images = start
+
+    def record(self, losses: dict[str, torch.Tensor], images_seen: int, rate: float) -> None:
+        """Add one step; write a line where the interval is full."""
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().item()
+        self.steps += 1
+        self.bar.update(images_seen - self.bar.n)
+        if images_seen // self.recipe.train.log_every > self.images // self.recipe.train.log_every:
+            self._write(images_seen, rate)
+
+    def _write(self, images_seen: int, rate: float) -> None:
+        line: dict[str, float] = {k: v / self.steps for k, v in self.sums.items()}
+        line["images_per_second"] = (images_seen - self.images) / (time.monotonic() - self.since)
+        line["learning_rate"] = rate
+        if self.recipe.loss.pixel:
+            line["psnr"] = -10 * math.log10(line["pixel"] / self.recipe.loss.pixel / 4)
+        self.accelerator.log(line, step=images_seen)
+        if self.accelerator.is_main_process:
+            with (self.run / "log.jsonl").open("a") as file:
+                file.write(json.dumps({"images": images_seen, **line}) + "\n")
+            self.bar.set_postfix({k: f"{line[k]:.3g}" for k in self.sums}, psnr=f"{line.get('psnr', 0):.2f}")
+            if max(line.get("d_real", 1.0), line.get("d_fake", 1.0)) < SATURATED:
+                tqdm.write(f"warning: at {images_seen} images the discriminator is never wrong; "
+                           "lower optimizer.discriminator_rate")
+        self.sums, self.steps, self.since, self.images = {}, 0, time.monotonic(), images_seen
+
+    def sample(self, portraits: torch.Tensor, fake: torch.Tensor, real: torch.Tensor, n: int) -> None:
+        """Write a grid: portraits, recovered faces, photos; at most 8 columns."""
+        if not self.accelerator.is_main_process:
+            return
+        rows = [torch.cat(list(row[:8].float()), 2) for row in (portraits, fake, real)]
+        (self.run / "samples").mkdir(exist_ok=True)
+        images.to_picture(torch.cat(rows, 1)).save(self.run / "samples" / f"{n:010d}.png")
+
+
+def open_run(run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
+    """Claim the folder for this recipe, or check that it holds a run of the same.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    description = json.dumps(asdict(recipe), indent=2)
+    path = run / "recipe.json"
+    with accelerator.main_process_first():
+        if path.is_file():
+            if path.read_text() != description:
+                raise UserError(f"{run} holds a run of another recipe: choose another --out")
+        elif run.exists() and any(run.iterdir()):
+            raise UserError(f"{run} is not empty and holds no run: choose another --out")
+        else:
+            run.mkdir(parents=True, exist_ok=True)
+            path.write_text(description)
+
+
+def make_loader(recipe: Recipe, accelerator: Accelerator, start: int, side: int) -> tuple[Any, int]:
+    """Batches from image `start` to the end of the run, and the length of an epoch."""
+    config = recipe.train
+    pairs = Pairs(recipe.data.pairs, recipe.data, recipe.augment, config.seed, side)
+    end = config.images // config.batch_size * config.batch_size
+    loader = DataLoader(
+        pairs,
+        batch_size=config.batch_size,
+        sampler=Positions(len(pairs), start, end, config.seed),
+        num_workers=recipe.data.workers,
+        persistent_workers=False,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    return accelerator.prepare(loader), len(pairs)
+
+
+def fit(
+    recipe: Recipe, run: Path, init: str | None = None, stop_at: int | None = None, cpu: bool = False
+) -> Path:
+    """Train, or go on training; returns the folder with the exported networks.
+
+    Args:
+        recipe: what to train.
+        run: folder of the run; made, or continued where it holds the same recipe.
+        init: weights to start from, instead of fresh ones.
+        stop_at: stop with a checkpoint at this many images, to go on another time.
+        cpu: train on the CPU though there is a GPU.
+
+    Raises:
+        UserError: pairs, folder or recipe do not fit.
+        TrainingError: a loss is no number any more.
+    """
+    config = recipe.train
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with="tensorboard",
+        project_dir=str(run),
+        cpu=cpu,
+        # A batch of the loader is the batch of all processes together.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
+    open_run(run, recipe, accelerator)
+    trainer = Trainer(recipe, accelerator, init)
+    saved = checkpoints(run)
+    if saved:
+        accelerator.load_state(str(saved[-1]))
+    start = trainer.counter.images
+    loader, epoch_length = make_loader(recipe, accelerator, start, trainer.input_size)
+    accelerator.init_trackers("tensorboard")
+    journal = Journal(run, recipe, accelerator, start)
+    try:
+        _loop(trainer, loader, epoch_length, journal, stop_at or config.images)
+    except FloatingPointError as error:
+        good = checkpoints(run)
+        raise TrainingError(
+            f"at image {trainer.counter.images} a loss is no number any more ({error}); "
+            f"last good checkpoint: {good[-1] if good else 'none'}; lower the learning rate"
+        ) from error
+    finally:
+        journal.bar.close()
+        accelerator.end_training()
+    trainer.export(run / "weights")
+    return run / "weights"
+
+
+def _loop(trainer: Trainer, loader: Any, epoch_length: int, journal: Journal, end: int) -> None:
+    accelerator, config = trainer.accelerator, trainer.recipe.train
+    for item in loader:
+        if trainer.counter.images >= end:
+            break
+        epoch = trainer.counter.images // epoch_length
+        trainer.set_rates(epoch)
+        portraits, photos = to_batch(item, accelerator.device)
+        losses = trainer.step(portraits, photos, epoch)
+
+        # Count, average, report.
+        before = trainer.counter.images
+        trainer.counter.images = seen = before + config.batch_size
+        generator = accelerator.unwrap_model(trainer.generator)
+        trainer.ema.update(generator, config.batch_size, seen)
+        journal.record(losses, seen, trainer.generator_optimizer.param_groups[0]["lr"])
+        if seen // config.sample_every > before // config.sample_every:
+            with torch.inference_mode():
+                journal.sample(portraits, trainer.ema.network(portraits).photo, photos, seen)
+
+        # Save.
+        if any(before < count <= seen for count in config.milestones):
+            trainer.export(journal.run / f"weights-{seen:010d}")
+        if seen // config.save_every > before // config.save_every:
+            save(accelerator, journal.run, seen, config.keep)
+    if trainer.counter.images:
+        save(accelerator, journal.run, trainer.counter.images, config.keep)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; exit code 2 with one line where something must be put right first."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--data", help="pairs: folder, parquet folder or Hub id")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--init", help="weights to start from: name, folder or Hub id")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--stop-at", type=int, help="stop with a checkpoint at this many images")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU though there is a GPU")
+    given = parser.parse_args(argv)
+    try:
+        recipe = load_recipe(given.recipe, given.set)
+        if given.data:
+            recipe = replace(recipe, data=replace(recipe.data, pairs=given.data))
+        weights = fit(recipe, given.out, given.init, given.stop_at, given.cpu)
+        shutil.copyfile(given.recipe, given.out / "recipe.yaml")
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    print(f"weights in {weights}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

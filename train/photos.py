@@ -1,0 +1,120 @@
+"""Photo datasets: a folder, parquet files or a Hub id, brought to one form."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, Image, load_dataset
+from PIL import Image as PILImage
+
+from face_destyle import images
+from face_destyle.errors import UserError
+
+IMAGE_COLUMNS = ("image", "photo")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One aligned face photo.
+
+    Attributes:
+        key: `split-row`, the name it is reported by.
+        picture: RGB, 128 x 128, the face in the frame.
+        identity: who it is; the key where the dataset does not say.
+        attributes: every boolean column of the dataset, None where unknown.
+    """
+
+    key: str
+    picture: PILImage.Image
+    identity: str
+    attributes: dict[str, bool | None]
+
+
+def load_table(source: str) -> DatasetDict:
+    """Load a dataset from a folder of pictures, a folder of parquet files, or a Hub id.
+
+    Raises:
+        UserError: nothing there, or nothing that `load_dataset` reads.
+    """
+    path = Path(source)
+    try:
+        if path.is_dir() and any(path.rglob("*.parquet")):
+            files: dict[str, list[str]] = {}
+            for file in sorted(path.rglob("*.parquet")):
+                files.setdefault(file.name.split("-")[0], []).append(str(file))
+            return load_dataset("parquet", data_files=files)
+        if path.is_dir():
+            return load_dataset("imagefolder", data_dir=source, drop_labels=True)
+        if path.exists() or source.startswith((".", "/")):
+            raise UserError(f"{source} is no folder: give a folder, parquet files or a Hub id")
+        return load_dataset(source)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot load {source}: {first_line}") from error
+
+
+def open_photos(source: str) -> DatasetDict:
+    """A photo dataset with its pictures left as bytes, so that one broken file harms no other.
+
+    Raises:
+        UserError: no column with pictures.
+    """
+    table = load_table(source)
+    column = _image_column(next(iter(table.values())), source)
+    return table.cast_column(column, Image(decode=False))
+
+
+def _image_column(dataset: Dataset, source: str) -> str:
+    for name in IMAGE_COLUMNS:
+        if isinstance(dataset.features.get(name), Image):
+            return name
+    raise UserError(
+        f"{source} has no picture column named image or photo; "
+        f"its columns are {', '.join(dataset.column_names)}"
+    )
+
+
+def read_photos(dataset: Dataset, split: str, rows: range) -> Iterator[Photo | images.PictureError]:
+    """Read rows of an opened dataset; a broken picture is yielded as the error that names it."""
+    column = _image_column(dataset, split)
+    booleans = attribute_names(dataset)
+    for row in rows:
+        record = dataset[row]
+        key = f"{split}-{row:06d}"
+        try:
+            picture = _face(record, column)
+        except images.PictureError as error:
+            name = record[column].get("path") or key
+            yield images.PictureError(f"{name} ({key}): {error}")
+            continue
+        identity = record.get("identity")
+        yield Photo(
+            key,
+            picture,
+            key if identity is None else str(identity),
+            {name: record[name] for name in booleans},
+        )
+
+
+def attribute_names(dataset: Dataset) -> list[str]:
+    """The boolean columns, but for `synthetic`, which is about the picture and not the face."""
+    return [
+        name
+        for name, feature in dataset.features.items()
+        if getattr(feature, "dtype", None) == "bool" and name != "synthetic"
+    ]
+
+
+def _face(record: dict[str, Any], column: str) -> PILImage.Image:
+    content = record[column]
+    picture = images.load_picture(content["bytes"] or content["path"])
+    margin = int(record.get("margin") or 0)
+    if margin:
+        width, height = picture.size
+        picture = picture.crop((margin, margin, width - margin, height - margin))
+    square = images.centre_square(picture)
+    side = images.FACE_SIDE
+    if square.size == (side, side):
+        return square
+    return square.resize((side, side), PILImage.Resampling.LANCZOS)

@@ -1,0 +1,123 @@
+"""A recipe: everything that decides how a published weight is trained, in one YAML file."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from face_destyle.configs import config_from_dict
+from face_destyle.errors import UserError
+from train.augment import AugmentConfig
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A network by its `model_type`; `config` gives the fields that differ from the default."""
+
+    type: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pairs are learnt from."""
+
+    pairs: str = ""  # folder, parquet folder or Hub id; --data on the command line wins
+    split: str = "train"
+    styles: tuple[str, ...] = ()  # all where none is given
+    variants: int = 0  # how many variants of a portrait are used; 0 for all
+    limit: int = 0  # the first so many rows; 0 for all
+    workers: int = 0
+    cache: bool = True  # keep decoded pictures in memory: 49 kB each
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """One optimizer a network, with one schedule, counted in images and epochs."""
+
+    name: Literal["rmsprop", "adam"] = "adam"
+    learning_rate: float = 0.001
+    discriminator_rate: float = 0.0  # 0: as the generator's
+    # RMSprop's smoothing; the thesis prints 0.01, the authors' code uses 0.9 (papers 6.1).
+    alpha: float = 0.9
+    betas: tuple[float, ...] = (0.5, 0.99)
+    eps: float = 1e-8
+    schedule: Literal["papers", "cosine", "linear"] = "cosine"  # linear: constant, then to 0
+    epoch_factor: float = 0.99  # "papers": the rate is multiplied by this after each epoch
+    floor: float = 1e-6  # "papers": and never falls below this
+    warmup: int = 2000  # images over which the rate rises to its value
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses; 0 leaves a loss out."""
+
+    pixel: float = 1.0
+    l1: float = 0.0
+    adversarial: float = 0.01
+    discriminator: float = 1.0
+    epoch_decay: float = 0.995  # of the adversarial weight, down to its half (eq. 3.8)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The length of a run and what is written while it runs; all counts are images seen."""
+
+    images: int = 400_000
+    batch_size: int = 16  # of all processes together
+    ema_half_life: int = 5000
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: int = 0
+    log_every: int = 1600
+    sample_every: int = 20_000
+    save_every: int = 20_000
+    keep: int = 2  # checkpoints
+    milestones: tuple[int, ...] = ()  # export the networks here too, to compare at equal counts
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole file."""
+
+    name: str
+    model: NetworkConfig
+    discriminator: NetworkConfig
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe, with `section.key=value` overrides on top.
+
+    Raises:
+        UserError: no such file, no YAML, an unknown key, a value of the wrong type; named.
+    """
+    try:
+        fields = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} holds no mapping")
+    for text in overrides or []:
+        _override(fields, text)
+    missing = [key for key in ("name", "model", "discriminator") if key not in fields]
+    if missing:
+        raise UserError(f"{path}: key {missing[0]} is missing")
+    recipe: Recipe = config_from_dict(Recipe, fields, str(path))
+    return recipe
+
+
+def _override(fields: dict[str, Any], text: str) -> None:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"--set {text}: write section.key=value")
+    *sections, last = key.split(".")
+    for section in sections:
+        fields = fields.setdefault(section, {})
+    fields[last] = yaml.safe_load(value)

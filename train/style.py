@@ -1,0 +1,162 @@
+"""Train a style network from one artwork (Johnson et al., ECCV 2016).
+
+    python -m train.style --artwork starry_night.jpg --photos PHOTOS \
+        --perceptual vgg19_cd16x_5SE.safetensors --out OUT
+
+Content + style + total variation loss on the features of a frozen perceptual network.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from face_destyle import Stylizer, StylizerConfig, images
+from face_destyle.errors import UserError
+from train.frozen import PerceptualNetwork
+from train.photos import Photo, open_photos, read_photos
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+CONTENT_LAYER = "relu3_1"
+
+
+@dataclass(frozen=True)
+class StyleArguments:
+    """The recipe of one style network; the photos are `(128, 128)`, the batch is in pictures."""
+
+    artwork: str
+    photos: str
+    perceptual: str
+    steps: int = 2000
+    batch_size: int = 8
+    learning_rate: float = 2e-3
+    artwork_side: int = 256  # the longer its side, the finer the strokes
+    content_weight: float = 1.0
+    style_weight: float = 10.0
+    variation_weight: float = 0.02
+    pool: int = 2000  # how many training photos are drawn from
+    seed: int = 0
+
+
+def gram(features: torch.Tensor) -> torch.Tensor:
+    """Gram matrices `(N, C, C)` of features `(N, C, H, W)`, by area and channels."""
+    flat = features.flatten(2)
+    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+
+
+class StyleLoss:
+    """Content, style and total variation, each a mean over its own elements.
+
+    The style part of a layer is relative to the artwork's own Gram matrix, the content part to
+    the photo's own features: so the weights mean the same for a pale and for a glaring artwork.
+    """
+
+    def __init__(self, network: PerceptualNetwork, artwork: torch.Tensor, arguments: StyleArguments):
+        self.network = network
+        self.arguments = arguments
+        with torch.no_grad():
+            features = network(artwork, STYLE_LAYERS)
+        self.targets = {name: gram(value) for name, value in features.items()}
+
+    def __call__(self, portraits: torch.Tensor, photos: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The weighted parts for portraits and photos `(N, 3, H, W)` in [-1, 1]."""
+        features = self.network(portraits, STYLE_LAYERS)
+        with torch.no_grad():
+            content = self.network(photos, (CONTENT_LAYER,))[CONTENT_LAYER]
+        style = torch.stack(
+            [
+                (gram(features[name]) - target).square().mean() / target.square().mean()
+                for name, target in self.targets.items()
+            ]
+        ).mean()
+        return {
+            "content": self.arguments.content_weight
+            * (features[CONTENT_LAYER] - content).square().mean()
+            / content.square().mean(),
+            "style": self.arguments.style_weight * style,
+            "variation": self.arguments.variation_weight
+            * (portraits.diff(dim=2).abs().mean() + portraits.diff(dim=3).abs().mean()),
+        }
+
+
+def load_artwork(path: str, side: int) -> torch.Tensor:
+    """The whole artwork, its shorter side `side` pixels: `(1, 3, H, W)` in [-1, 1]."""
+    picture = images.load_picture(path)
+    scale = side / min(picture.size)
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
+    return images.from_uint8(torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None])
+
+
+def train_style(arguments: StyleArguments, bf16: bool = True) -> Stylizer:
+    """Train a style network; the same arguments give the same network on the same machine."""
+    torch.manual_seed(arguments.seed)
+    network = Stylizer(StylizerConfig(style=Path(arguments.artwork).stem)).train()
+    perceptual = PerceptualNetwork.load(arguments.perceptual)
+    loss = StyleLoss(perceptual, load_artwork(arguments.artwork, arguments.artwork_side), arguments)
+    photos = _read_pool(arguments)
+    optimizer = torch.optim.Adam(network.parameters(), arguments.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.steps)
+    draw = torch.Generator().manual_seed(arguments.seed)
+    with tqdm(range(arguments.steps), unit="step") as bar:
+        for _ in bar:
+            chosen = torch.randint(len(photos), (arguments.batch_size,), generator=draw)
+            batch = images.from_uint8(photos[chosen])
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                portraits = network(batch)
+                parts = loss(portraits.float(), batch)
+            total = sum(part.float() for part in parts.values())
+            if not torch.isfinite(torch.as_tensor(total)):
+                raise UserError("the style loss is no number any more: lower --learning-rate")
+            optimizer.zero_grad()
+            torch.as_tensor(total).backward()
+            optimizer.step()
+            schedule.step()
+            psnr = -10 * ((portraits.float() - batch) / 2).square().mean().log10()
+            bar.set_postfix({k: f"{v.item():.3f}" for k, v in parts.items()}, psnr=f"{psnr:.1f}")
+    return network.eval()
+
+
+def _read_pool(arguments: StyleArguments) -> torch.Tensor:
+    table = open_photos(arguments.photos)
+    split = "train" if "train" in table else next(iter(table))
+    count = min(len(table[split]), arguments.pool)
+    rows = range(0, len(table[split]), max(1, len(table[split]) // count))
+    chosen = [item for item in read_photos(table[split], split, rows) if isinstance(item, Photo)]
+    pixels = np.stack([np.asarray(photo.picture) for photo in chosen])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; exit code 2 with one line on bad arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--artwork", required=True)
+    parser.add_argument("--photos", required=True, help="folder, parquet folder or Hub id")
+    parser.add_argument("--perceptual", required=True, help="distilled VGG-19: path or Hub file")
+    parser.add_argument("--out", required=True, type=Path)
+    defaults = StyleArguments("", "", "")
+    names = ("steps", "batch_size", "learning_rate", "artwork_side", "content_weight",
+             "style_weight", "variation_weight", "pool", "seed")
+    for name in names:
+        default = getattr(defaults, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    given = parser.parse_args(argv)
+    try:
+        if given.out.exists() and any(given.out.iterdir()):
+            raise UserError(f"{given.out} is not empty: choose another --out")
+        arguments = StyleArguments(
+            given.artwork, given.photos, given.perceptual, **{n: getattr(given, n) for n in names}
+        )
+        train_style(arguments).save_pretrained(given.out)
+    except UserError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
