@@ -100,7 +100,7 @@ class PatchGAN(HubModel):
 
     def forward(self, photos: torch.Tensor, portraits: torch.Tensor) -> torch.Tensor:
         """Logits `(N, 1, 14, 14)` of photos `(N, 3, 128, 128)` given their portraits."""
-        return self.layers(torch.cat([portraits, photos], 1))  # type: ignore[no-any-return]
+        return self.layers(torch.cat([portraits, photos], 1))
 
 
 def initialize(module: nn.Module) -> None:

@@ -166,6 +166,12 @@ class TestRecover:
         assert message in one_line(capsys.readouterr().err)
         assert list(here.iterdir()) == []
 
+    def test_the_output_is_looked_at_before_the_work(
+        self, here: Path, portrait_file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["recover", str(portrait_file), "-o", "photo.jpg", "--model", "fdn"]) == 2
+        assert "must end in .png" in one_line(capsys.readouterr().err)
+
     @pytest.mark.parametrize("name", ["a\nb.png", "ü –.png"])
     def test_a_strange_name_stays_on_one_line(
         self, name: str, here: Path, capsys: pytest.CaptureFixture[str]

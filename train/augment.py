@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ IDENTITY = np.eye(3, dtype=np.float32)
 GREY = np.full((3, 3), (0.299, 0.587, 0.114), dtype=np.float32)
 PATCH_GRIDS = (4, 8, 16)
 ZERO = np.float32(0)
-PLAIN = {name: ZERO for name in ("blend", "sharpness", "noise", "patches", "strokes")} | {
+PLAIN = dict.fromkeys(("blend", "sharpness", "noise", "patches", "strokes"), ZERO) | {
     "matrix": IDENTITY,
     "offset": np.zeros((3, 1, 1), dtype=np.float32),
 }
@@ -41,8 +42,10 @@ class AugmentConfig:
 
 
 def draw(config: AugmentConfig, rng: np.random.Generator) -> dict[str, Any]:
-    """The numbers of one sample. Every draw is made whether or not its change is on, so that
-    turning one change off leaves the others as they were.
+    """The numbers of one sample.
+
+    Every draw is made whether or not its change is on, so that turning one change off leaves
+    the others as they were.
     """
     chances = ("mirror", "plain", "blend", "mix", "permute", "invert", "grey")
     chance = {name: rng.random() for name in chances}
@@ -55,7 +58,7 @@ def draw(config: AugmentConfig, rng: np.random.Generator) -> dict[str, Any]:
     offset = rng.uniform(-config.offset, config.offset, (3, 1, 1)) * 0.4
     offset = offset + rng.uniform(-config.offset, config.offset) * 0.6
     sharp, sharpness = rng.random(), rng.uniform(-1.0, 1.5)
-    matrix = IDENTITY
+    matrix: npt.NDArray[Any] = IDENTITY
     if chance["permute"] < config.permute:
         matrix = matrix[order]
     if chance["mix"] < config.mix:
@@ -126,7 +129,9 @@ def _blurred(pictures: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def _seeds(draws: dict[str, Any]) -> list[tuple[int, int]]:
-    return [(int(s), PATCH_GRIDS[int(g)]) for s, g in zip(draws["seed"], draws["grid"], strict=True)]
+    return [
+        (int(s), PATCH_GRIDS[int(g)]) for s, g in zip(draws["seed"], draws["grid"], strict=True)
+    ]
 
 
 def _planes(seed: int, grid: int, like: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Pairs -> batches: which rows, in which order, with which changes."""
 
+import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -62,7 +63,9 @@ class Pairs(TorchDataset[dict[str, Any]]):
     seed and nothing else.
     """
 
-    def __init__(self, source: str, config: DataConfig, changes: AugmentConfig, seed: int, side: int):
+    def __init__(
+        self, source: str, config: DataConfig, changes: AugmentConfig, seed: int, side: int
+    ):
         pairs = open_pairs(source, config.split)
         styles = column(pairs, "style", "")
         variants = column(pairs, "variant", 0)
@@ -111,19 +114,20 @@ class Pairs(TorchDataset[dict[str, Any]]):
             for name in PAIR_COLUMNS:
                 wanted = {self._key(row, name): row for row in self.rows}
                 stored = self.pairs.select_columns([name])
-                pictures = pool.map(lambda row: self._decode(stored[row][name]), wanted.values())
+                read = functools.partial(self._read, stored, name)
+                pictures = pool.map(read, wanted.values())
                 bar = tqdm(pictures, total=len(wanted), unit="picture", desc=f"decoding {name}s")
                 self.cache |= zip(wanted, bar, strict=True)
 
     def _key(self, row: int, name: str) -> tuple[str, Any]:
         return (name, self.photo_of[row]) if name == "photo" else (name, row)
 
-    def _decode(self, content: dict[str, Any]) -> torch.Tensor:
-        return decode(content, self.side)
+    def _read(self, stored: Dataset, name: str, row: int) -> torch.Tensor:
+        return decode(stored[row][name], self.side)
 
     def _picture(self, row: int, name: str) -> torch.Tensor:
         cached = self.cache.get(self._key(row, name))
-        return self._decode(self.pairs[row][name]) if cached is None else cached
+        return self._read(self.pairs, name, row) if cached is None else cached
 
 
 class Positions(Sampler[tuple[int, int]]):

@@ -25,8 +25,9 @@ class EMA:
         """Take one step towards `network`."""
         half_life = min(self.half_life, self.RAMP * images_seen)
         decay = 0.5 ** (batch_size / max(half_life, 1e-8))
-        averages = list(self.network.parameters())
-        torch._foreach_lerp_(averages, list(network.parameters()), 1 - decay)
+        averages: list[torch.Tensor] = list(self.network.parameters())
+        current: list[torch.Tensor] = list(network.parameters())
+        torch._foreach_lerp_(averages, current, 1 - decay)
         for average, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
             average.copy_(buffer)
 

@@ -52,7 +52,11 @@ class TestSet:
         rows = []
         for row, (name, variant) in enumerate(zip(names, variants, strict=True)):
             counts[name] = counts.get(name, 0) + (variant == 0)
-            if variant == 0 and (not styles or name in styles) and counts[name] <= (limit or len(pairs)):
+            if (
+                variant == 0
+                and (not styles or name in styles)
+                and counts[name] <= (limit or len(pairs))
+            ):
                 rows.append(row)
         missing = sorted(set(styles) - set(names))
         if missing or not rows:
@@ -70,10 +74,12 @@ class TestSet:
 def score(
     model: FaceModel, test: TestSet, embedding: FaceEmbedding, name: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Measure every row: `(recovered, as it is)`, each a dict of arrays in the order of the rows."""
-    scores = [{m: [] for m in MEASURES[:3]} for _ in range(2)]
+    """Measure every row: `(recovered, as it is)`, each a dict of arrays in their order."""
+    scores: list[dict[str, Any]] = [{m: [] for m in MEASURES[:3]} for _ in range(2)]
     vectors: list[list[torch.Tensor]] = [[], [], []]
-    for start in tqdm(range(0, len(test.rows), BATCH), unit_scale=BATCH, unit="portrait", desc=name):
+    for start in tqdm(
+        range(0, len(test.rows), BATCH), unit_scale=BATCH, unit="portrait", desc=name
+    ):
         rows = test.rows[start : start + BATCH]
         records = [test.pairs[row] for row in rows]
         portraits, photos = (
@@ -89,13 +95,13 @@ def score(
     true = torch.cat(vectors[2])
     # The gallery holds every photo once, though it is there in several styles.
     _, first = np.unique(np.array(test.keys, dtype=str), return_index=True)
-    gallery = (true[first], [test.identities[i] for i in first])
+    people = torch.from_numpy(np.unique(test.identities, return_inverse=True)[1])
     results = []
     for kind in range(2):
         found = {m: torch.cat(v).numpy() for m, v in scores[kind].items()}
         query = torch.cat(vectors[kind])
         found["identity"] = metrics.identity_cosine(query, true).numpy()
-        hits = metrics.rank1(query, gallery[0], test.identities, gallery[1])
+        hits = metrics.rank1(query, true[first], people, people[first])
         results.append(found | {"rank1": hits.float().numpy()})
     return results[0], results[1]
 
@@ -105,7 +111,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Means for each style, and over the styles that were and were not trained on."""
     names = np.array(test.styles)
-    styles = {}
+    styles: dict[str, dict[str, Any]] = {}
     for name in sorted(set(test.styles), key=lambda n: (n not in seen, n)):
         chosen = names == name
         styles[name] = {
@@ -119,7 +125,9 @@ def summarize(
         members = [row for row in styles.values() if row["seen"] is wanted]
         if members:
             groups[group] = {
-                kind: {m: round(float(np.mean([row[kind][m] for row in members])), 4) for m in MEASURES}
+                kind: {
+                    m: round(float(np.mean([row[kind][m] for row in members])), 4) for m in MEASURES
+                }
                 for kind in ("recovered", "input")
             }
     return {"styles": styles, "means": groups}
@@ -148,7 +156,9 @@ def seen_styles(weights: str) -> list[str]:
     """The styles that the recipe beside the weights was trained on."""
     path = Path(weights) / "recipe.yaml"
     if not path.is_file():
-        raise UserError(f"{weights} has no recipe.yaml: name the styles it was trained on by --seen")
+        raise UserError(
+            f"{weights} has no recipe.yaml: name the styles it was trained on by --seen"
+        )
     return list(yaml.safe_load(path.read_text()).get("data", {}).get("styles", []))
 
 
@@ -158,7 +168,13 @@ def sha256(path: Path) -> str:
 
 
 def evaluate(
-    weights: str, data: str, embedding: str, split: str, styles: list[str], seen: list[str] | None, limit: int
+    weights: str,
+    data: str,
+    embedding: str,
+    split: str,
+    styles: list[str],
+    seen: list[str] | None,
+    limit: int,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Evaluate one published folder; returns the content of metrics.json and the raw scores."""
     model = FaceModel.from_pretrained(weights)
@@ -176,16 +192,22 @@ def evaluate(
         "identity_network_sha256": sha256(find_frozen(embedding, "a face embedding")),
         **summarize(test, seen, recovered, as_is),
     }
-    raw = {f"recovered_{m}": recovered[m] for m in MEASURES} | {f"input_{m}": as_is[m] for m in MEASURES}
+    raw = {f"recovered_{m}": recovered[m] for m in MEASURES} | {
+        f"input_{m}": as_is[m] for m in MEASURES
+    }
     return summary, raw | {"style": np.array(test.styles), "photo": np.array(test.keys, dtype=str)}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; exit code 2 with one line where something must be put right first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--weights", required=True, help="name, folder or Hub id")
     parser.add_argument("--data", required=True, help="pairs: folder, parquet folder or Hub id")
-    parser.add_argument("--embedding", required=True, help="face embedding that took no part in training")
+    parser.add_argument(
+        "--embedding", required=True, help="face embedding that took no part in training"
+    )
     parser.add_argument("--split", default="test")
     parser.add_argument("--style", action="append", default=[], help="all where none is given")
     parser.add_argument("--seen", help="comma-separated; else from recipe.yaml beside the weights")
@@ -204,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
     if given.out:
         given.out.write_text(json.dumps(summary, indent=2) + "\n")
     if given.scores:
-        np.savez_compressed(given.scores, **raw)
+        np.savez_compressed(given.scores, **raw)  # type: ignore[arg-type]
     print(table(summary))  # noqa: T201
     return 0
 

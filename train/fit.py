@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -49,7 +49,9 @@ def build(config: NetworkConfig) -> HubModel:
     return klass(config_from_dict(klass.config_class, config.config, f"{config.type} config"))
 
 
-def build_optimizer(config: OptimizerConfig, network: nn.Module, rate: float) -> torch.optim.Optimizer:
+def build_optimizer(
+    config: OptimizerConfig, network: nn.Module, rate: float
+) -> torch.optim.Optimizer:
     """One optimizer for one network (eqs. 3.4 to 3.7 for RMSprop)."""
     if config.name == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), rate, config.alpha, config.eps)
@@ -57,7 +59,9 @@ def build_optimizer(config: OptimizerConfig, network: nn.Module, rate: float) ->
     return torch.optim.Adam(network.parameters(), rate, betas, config.eps, fused=True)
 
 
-def learning_rate_factor(config: OptimizerConfig, images_seen: int, epoch: int, total: int) -> float:
+def learning_rate_factor(
+    config: OptimizerConfig, images_seen: int, epoch: int, total: int
+) -> float:
     """What the learning rate is multiplied by after `images_seen` of `total` images."""
     warm = min(1.0, (images_seen + 1) / config.warmup) if config.warmup else 1.0
     if config.schedule == "cosine":
@@ -83,18 +87,23 @@ class Trainer:
         self.ema = EMA(generator.to(accelerator.device), recipe.train.ema_half_life)
         if accelerator.device.type == "cuda":
             # On a CPU the bf16 group normalization of torch is several times slower in this layout.
-            generator = generator.to(memory_format=torch.channels_last)
-            discriminator = discriminator.to(memory_format=torch.channels_last)
+            generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            discriminator = discriminator.to(  # type: ignore[call-overload]
+                memory_format=torch.channels_last
+            )
         config = recipe.optimizer
         self.rates = (config.learning_rate, config.discriminator_rate or config.learning_rate)
         # The order of the four is the identity of a checkpoint's files.
-        self.generator, self.discriminator, self.generator_optimizer, self.discriminator_optimizer = (
-            accelerator.prepare(
-                generator,
-                discriminator,
-                build_optimizer(config, generator, self.rates[0]),
-                build_optimizer(config, discriminator, self.rates[1]),
-            )
+        (
+            self.generator,
+            self.discriminator,
+            self.generator_optimizer,
+            self.discriminator_optimizer,
+        ) = accelerator.prepare(
+            generator,
+            discriminator,
+            build_optimizer(config, generator, self.rates[0]),
+            build_optimizer(config, discriminator, self.rates[1]),
         )
         self.generator_loss = GeneratorLoss(recipe.loss)
         self.discriminator_loss = DiscriminatorLoss(recipe.loss)
@@ -163,9 +172,9 @@ class Trainer:
     def export(self, folder: Path) -> None:
         """Write the averaged generator, and the discriminator, in `from_pretrained` form."""
         if self.accelerator.is_main_process:
-            self.ema.network.save_pretrained(folder)
             discriminator = self.accelerator.unwrap_model(self.discriminator)
-            discriminator.save_pretrained(folder / "discriminator")
+            cast(HubModel, self.ema.network).save_pretrained(folder)
+            cast(HubModel, discriminator).save_pretrained(folder / "discriminator")
 
 
 class Journal:
@@ -204,13 +213,19 @@ class Journal:
         if self.accelerator.is_main_process:
             with (self.run / "log.jsonl").open("a") as file:
                 file.write(json.dumps({"images": images_seen, **line}) + "\n")
-            self.bar.set_postfix({k: f"{line[k]:.3g}" for k in self.sums}, psnr=f"{line.get('psnr', 0):.2f}")
+            self.bar.set_postfix(
+                {k: f"{line[k]:.3g}" for k in self.sums}, psnr=f"{line.get('psnr', 0):.2f}"
+            )
             if max(line.get("d_real", 1.0), line.get("d_fake", 1.0)) < SATURATED:
-                tqdm.write(f"warning: at {images_seen} images the discriminator is never wrong; "
-                           "lower optimizer.discriminator_rate")
+                tqdm.write(
+                    f"warning: at {images_seen} images the discriminator is never wrong; "
+                    "lower optimizer.discriminator_rate"
+                )
         self.sums, self.steps, self.since, self.images = {}, 0, time.monotonic(), images_seen
 
-    def sample(self, portraits: torch.Tensor, fake: torch.Tensor, real: torch.Tensor, n: int) -> None:
+    def sample(
+        self, portraits: torch.Tensor, fake: torch.Tensor, real: torch.Tensor, n: int
+    ) -> None:
         """Write a grid: portraits, recovered faces, photos; at most 8 columns."""
         if not self.accelerator.is_main_process:
             return
@@ -255,7 +270,11 @@ def make_loader(recipe: Recipe, accelerator: Accelerator, start: int, side: int)
 
 
 def fit(
-    recipe: Recipe, run: Path, init: str | None = None, stop_at: int | None = None, cpu: bool = False
+    recipe: Recipe,
+    run: Path,
+    init: str | None = None,
+    stop_at: int | None = None,
+    cpu: bool = False,
 ) -> Path:
     """Train, or go on training; returns the folder with the exported networks.
 
@@ -334,7 +353,9 @@ def _loop(trainer: Trainer, loader: Any, epoch_length: int, journal: Journal, en
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; exit code 2 with one line where something must be put right first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--data", help="pairs: folder, parquet folder or Hub id")
     parser.add_argument("--out", required=True, type=Path)

@@ -59,7 +59,25 @@ class PerceptualNetwork(nn.Module):
     the file but not used.
     """
 
-    LAYERS = "11 12 P 21 22 P 31 32 33 34 P 41 42 43 44 P 51".split()
+    LAYERS = [
+        "11",
+        "12",
+        "P",
+        "21",
+        "22",
+        "P",
+        "31",
+        "32",
+        "33",
+        "34",
+        "P",
+        "41",
+        "42",
+        "43",
+        "44",
+        "P",
+        "51",
+    ]
     WIDTHS = (16, 32, 64, 128, 128)
     ORIGINAL_WIDTHS = (64, 128, 256, 512, 512)
 
@@ -120,7 +138,7 @@ class _Unit(nn.Module):
         self.prelu = nn.PReLU(width) if active else nn.Identity()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.prelu(self.bn(self.conv(features)))  # type: ignore[no-any-return]
+        return self.prelu(self.bn(self.conv(features)))
 
 
 class _Bottleneck(nn.Module):

@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, Image, load_dataset
 from PIL import Image as PILImage
 
 from face_destyle import images
-from face_destyle.errors import UserError
+from face_destyle.errors import PictureError, UserError
 
 IMAGE_COLUMNS = ("image", "photo")
 
@@ -75,7 +75,7 @@ def _image_column(dataset: Dataset, source: str) -> str:
     )
 
 
-def read_photos(dataset: Dataset, split: str, rows: range) -> Iterator[Photo | images.PictureError]:
+def read_photos(dataset: Dataset, split: str, rows: range) -> Iterator[Photo | PictureError]:
     """Read rows of an opened dataset; a broken picture is yielded as the error that names it."""
     column = _image_column(dataset, split)
     booleans = attribute_names(dataset)
@@ -84,9 +84,9 @@ def read_photos(dataset: Dataset, split: str, rows: range) -> Iterator[Photo | i
         key = f"{split}-{row:06d}"
         try:
             picture = _face(record, column)
-        except images.PictureError as error:
+        except PictureError as error:
             name = record[column].get("path") or key
-            yield images.PictureError(f"{name} ({key}): {error}")
+            yield PictureError(f"{name} ({key}): {error}")
             continue
         identity = record.get("identity")
         yield Photo(

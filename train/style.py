@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from face_destyle import Stylizer, StylizerConfig, images
@@ -56,7 +55,9 @@ class StyleLoss:
     the photo's own features: so the weights mean the same for a pale and for a glaring artwork.
     """
 
-    def __init__(self, network: PerceptualNetwork, artwork: torch.Tensor, arguments: StyleArguments):
+    def __init__(
+        self, network: PerceptualNetwork, artwork: torch.Tensor, arguments: StyleArguments
+    ):
         self.network = network
         self.arguments = arguments
         with torch.no_grad():
@@ -133,14 +134,25 @@ def _read_pool(arguments: StyleArguments) -> torch.Tensor:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; exit code 2 with one line on bad arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--artwork", required=True)
     parser.add_argument("--photos", required=True, help="folder, parquet folder or Hub id")
     parser.add_argument("--perceptual", required=True, help="distilled VGG-19: path or Hub file")
     parser.add_argument("--out", required=True, type=Path)
     defaults = StyleArguments("", "", "")
-    names = ("steps", "batch_size", "learning_rate", "artwork_side", "content_weight",
-             "style_weight", "variation_weight", "pool", "seed")
+    names = (
+        "steps",
+        "batch_size",
+        "learning_rate",
+        "artwork_side",
+        "content_weight",
+        "style_weight",
+        "variation_weight",
+        "pool",
+        "seed",
+    )
     for name in names:
         default = getattr(defaults, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)

@@ -120,7 +120,9 @@ class PairMaker:
             for style, source in arguments.styles.items()
         }
 
-    def rows(self, photos: list[Photo], split: str, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
+    def rows(
+        self, photos: list[Photo], split: str, pool: ThreadPoolExecutor
+    ) -> Iterator[dict[str, Any]]:
         """One row for each photo, style and variant, in this order.
 
         The PNGs are encoded in `pool` while the network works on the next batch.
@@ -260,7 +262,12 @@ def stylize(arguments: StylizeArguments, out: Path) -> list[str]:
 
 
 def _write_chunk(
-    maker: PairMaker, dataset: Dataset, split: str, rows: range, target: Path, pool: ThreadPoolExecutor
+    maker: PairMaker,
+    dataset: Dataset,
+    split: str,
+    rows: range,
+    target: Path,
+    pool: ThreadPoolExecutor,
 ) -> list[str]:
     read = list(read_photos(dataset, split, rows))
     photos = [item for item in read if isinstance(item, Photo)]
@@ -274,13 +281,17 @@ def _write_chunk(
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, 1 where pictures were skipped, 2 on bad arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--photos", required=True, help="folder, parquet folder or Hub id")
     parser.add_argument("--style", action="append", default=[], metavar="NAME=WEIGHTS")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--split", action="append", default=[], help="all where none is given")
     parser.add_argument(
-        "--variants", type=int, default=1,
+        "--variants",
+        type=int,
+        default=1,
         help="portraits of each photo and style; the second on have strokes turned and scaled",
     )
     parser.add_argument("--limit", type=int, default=0, help="photos of each split; 0 for all")
@@ -295,8 +306,14 @@ def main(argv: list[str] | None = None) -> int:
         if not styles:
             raise UserError("give at least one --style NAME=WEIGHTS")
         arguments = StylizeArguments(
-            given.photos, styles, tuple(given.split), given.variants, given.limit,
-            seed=given.seed, precision=given.precision, batch_size=given.batch_size,
+            given.photos,
+            styles,
+            tuple(given.split),
+            given.variants,
+            given.limit,
+            seed=given.seed,
+            precision=given.precision,
+            batch_size=given.batch_size,
         )
         skipped = stylize(arguments, given.out)
         if given.push_to_hub:

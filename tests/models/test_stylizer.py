@@ -69,7 +69,15 @@ class TestStylizer(ModelTester):
         with pytest.raises(ValueError, match="multiples of 4 and above 40"):
             Stylizer()(torch.zeros(1, 3, *size))
 
-    def test_works_in_blue_green_red(self) -> None:
+    def test_takes_blue_green_red_less_the_mean(self, model: Stylizer) -> None:
+        taken: list[torch.Tensor] = []
+        model.conv1.register_forward_pre_hook(lambda layer, inputs: taken.append(inputs[0]))
+        red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+        self.result(model, red)
+        expected = torch.tensor([-103.939, -116.779, 255 - 123.68])
+        assert torch.allclose(taken[0][0, :, 0, 0], expected, atol=1e-3)
+
+    def test_gives_red_green_blue(self) -> None:
         """A painter that paints nothing leaves the mean colour, in RGB."""
         model = Stylizer(self.small)
         model.out.weight.data.zero_()

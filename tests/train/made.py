@@ -33,7 +33,11 @@ def photos(folder: Path, count: int = 6, split: str = "train") -> Path:
     lines = []
     for seed in range(count):
         drawn.face(seed).save(target / f"{seed:02d}.png")
-        row = {"file_name": f"{seed:02d}.png", "identity": f"p{seed // 2}", "Smiling": seed % 2 == 0}
+        row = {
+            "file_name": f"{seed:02d}.png",
+            "identity": f"p{seed // 2}",
+            "Smiling": seed % 2 == 0,
+        }
         lines.append(json.dumps(row))
     (target / "metadata.jsonl").write_text("\n".join(lines))
     return folder

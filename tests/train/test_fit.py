@@ -18,8 +18,8 @@ from tests.train import made
 from train.checkpoints import checkpoints
 from train.ema import EMA
 from train.fit import (
-    TrainingError,
     Trainer,
+    TrainingError,
     build_optimizer,
     fit,
     learning_rate_factor,
@@ -81,7 +81,14 @@ def test_what_a_run_leaves(tmp_path: Path, data: Path) -> None:
     run = tmp_path / "run"
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines] == [16, 32, 48, 64, 80]
-    assert lines[0].keys() >= {"pixel", "adversarial", "d_real", "d_fake", "psnr", "images_per_second"}
+    assert lines[0].keys() >= {
+        "pixel",
+        "adversarial",
+        "d_real",
+        "d_fake",
+        "psnr",
+        "images_per_second",
+    }
     assert (run / "samples" / "0000000040.png").is_file()
     assert list((run / "tensorboard").rglob("events*"))
     assert len(checkpoints(run)) == 2
@@ -114,7 +121,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, data: Path) -> N
     for moments in state["state"].values():
         moments["exp_avg"].fill_(float("inf"))
     torch.save(state, saved / "optimizer.bin")
-    with pytest.raises(TrainingError, match=r"at image \d+ .*last good checkpoint: .*images-0000000040"):
+    with pytest.raises(
+        TrainingError, match=r"at image \d+ .*last good checkpoint: .*images-0000000040"
+    ):
         fit(recipe, tmp_path / "run")
     assert checkpoints(tmp_path / "run") == [saved]
 
@@ -159,7 +168,10 @@ def test_mistakes_end_in_one_line(
         (["--recipe", str(tmp_path / "none.yaml"), "--out", "x"], "none.yaml"),
         (["--recipe", str(path), "--out", str(occupied)], "not empty"),
         (["--recipe", str(path), "--out", str(tmp_path / "a"), "--data", "/nowhere"], "/nowhere"),
-        (["--recipe", str(path), "--out", str(tmp_path / "b"), "--set", "data.styles=[cubist]"], "cubist"),
+        (
+            ["--recipe", str(path), "--out", str(tmp_path / "b"), "--set", "data.styles=[cubist]"],
+            "cubist",
+        ),
         (["--recipe", str(path), "--out", str(tmp_path / "c"), "--init", "nobody"], "nobody"),
     ]
     for arguments, named in cases:

@@ -1,0 +1,62 @@
+"""ONNX: the same photo from another runtime, for every batch size."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from benchmarks.pix2pix import UNet128, UNet128Config
+from face_destyle import FDNN, FaceModel, FDNNConfig, UserError
+from face_destyle.export import to_onnx
+from tests import drawn
+
+SMALL = FDNNConfig(encoder_widths=(8, 8, 8, 8), code_rank=4, decoder_widths=(8, 8, 8), tail_width=8)
+
+
+@pytest.mark.parametrize("kind", ["published", "other normalization", "rival"])
+def test_the_same_photo_for_every_batch_size(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(0)
+    model: FaceModel
+    if kind == "published":
+        model = FDNN.from_pretrained("fdnn")
+    elif kind == "rival":
+        model = UNet128(UNet128Config(width=4)).eval()
+    else:
+        model = FDNN(FDNNConfig(norm="batch", code_rank=4, encoder_widths=(8, 8, 8, 8))).eval()
+    path = to_onnx(model, tmp_path / "model.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for count in (1, 2, 5):
+        portraits = drawn.faces(count)
+        (photos,) = session.run(["photo"], {"portraits": portraits.numpy()})
+        with torch.inference_mode():
+            expected = model(portraits).photo.numpy()
+        assert photos.shape == expected.shape
+        assert np.abs(photos - expected).max() < 1e-4
+
+
+def test_the_network_stays_as_it_is(tmp_path: Path) -> None:
+    model = FDNN(SMALL).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    to_onnx(model, tmp_path / "model.onnx")
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"onnxscript.*face-destyle\[onnx\]") as raised:
+        to_onnx(FDNN(SMALL), tmp_path / "model.onnx")
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none is no folder"):
+        to_onnx(FDNN(SMALL), tmp_path / "none" / "model.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(UserError, match=r"folder\.onnx cannot be written"):
+        to_onnx(FDNN(SMALL), tmp_path / "folder.onnx")
