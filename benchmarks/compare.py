@@ -47,9 +47,9 @@ def read_scores(path: Path) -> dict[str, Array]:
         UserError: no such file, another kind of file, or a portrait that is in it twice.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as scores: {error}") from error
     wanted = ("style", "photo", *(f"recovered_{measure}" for measure, _, _ in MEASURES))
     missing = [name for name in wanted if name not in found]

@@ -217,6 +217,9 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     seen = None if given.seen is None else [name for name in given.seen.split(",") if name]
     try:
+        for path in (given.out, given.scores):
+            if path and not path.parent.is_dir():
+                raise UserError(f"{path} cannot be written: {path.parent} is no folder")
         summary, raw = evaluate(
             given.weights, given.data, given.embedding, given.split, given.style, seen, given.limit
         )

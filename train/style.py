@@ -20,7 +20,7 @@ from face_destyle.errors import UserError
 from train.frozen import PerceptualNetwork
 from train.photos import Photo, open_photos, read_photos
 
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 CONTENT_LAYER = "relu3_1"
 
 
@@ -38,6 +38,7 @@ class StyleArguments:
     content_weight: float = 1.0
     style_weight: float = 10.0
     variation_weight: float = 0.02
+    init: str = ""  # a style network to start from: half the steps do
     pool: int = 2000  # how many training photos are drawn from
     seed: int = 0
 
@@ -66,7 +67,7 @@ class StyleLoss:
 
     def __call__(self, portraits: torch.Tensor, photos: torch.Tensor) -> dict[str, torch.Tensor]:
         """The weighted parts for portraits and photos `(N, 3, H, W)` in [-1, 1]."""
-        features = self.network(portraits, STYLE_LAYERS)
+        features = self.network(portraits, (*STYLE_LAYERS, CONTENT_LAYER))
         with torch.no_grad():
             content = self.network(photos, (CONTENT_LAYER,))[CONTENT_LAYER]
         style = torch.stack(
@@ -90,13 +91,30 @@ def load_artwork(path: str, side: int) -> torch.Tensor:
     picture = images.load_picture(path)
     scale = side / min(picture.size)
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
-    return images.from_uint8(torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None])
+    return images.from_uint8(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
+
+
+@torch.no_grad()
+def smooth_start(network: Stylizer) -> None:
+    """Let the transposed convolutions begin as bilinear doubling.
+
+    With 3 taps at stride 2 the output pixels are sums of 1, 2 or 4 taps: from independent random
+    taps a grid appears that takes thousands of steps to unlearn.
+    """
+    bilinear = torch.tensor([0.5, 1.0, 0.5]).outer(torch.tensor([0.5, 1.0, 0.5]))
+    for layer in (network.up1, network.up2):
+        channels, width = layer.weight.shape[:2]
+        mixing = torch.randn(channels, width, 1, 1) * (2 / channels) ** 0.5
+        layer.weight.copy_(mixing * bilinear)
 
 
 def train_style(arguments: StyleArguments, bf16: bool = True) -> Stylizer:
     """Train a style network; the same arguments give the same network on the same machine."""
     torch.manual_seed(arguments.seed)
     network = Stylizer(StylizerConfig(style=Path(arguments.artwork).stem)).train()
+    smooth_start(network)
+    if arguments.init:
+        network.load_state_dict(Stylizer.from_pretrained(arguments.init).state_dict())
     perceptual = PerceptualNetwork.load(arguments.perceptual)
     loss = StyleLoss(perceptual, load_artwork(arguments.artwork, arguments.artwork_side), arguments)
     photos = _read_pool(arguments)

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset, DatasetDict, Features, Image, Value
+from accelerate.utils import gather_object
+from datasets import Dataset, DatasetDict, Features, Image, Value, disable_progress_bars
 from PIL import Image as PILImage
 from safetensors import safe_open
 from torch.nn import functional as F
@@ -225,24 +226,28 @@ def claim(out: Path, arguments: StylizeArguments) -> None:
         if path.read_text() != description:
             raise UserError(f"{out} holds pairs of another run (see {path}): choose another --out")
         return
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no pairs: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(description)
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no pairs: choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(description)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}") from error
 
 
 def stylize(arguments: StylizeArguments, out: Path) -> list[str]:
     """Make all pairs that are not there yet.
 
     Returns:
-        One line for each picture of this process that could not be read, and was skipped.
+        One line for each picture that could not be read, and was skipped; on every process.
     """
     state = PartialState()
     table = open_photos(arguments.photos)
+    disable_progress_bars()  # datasets draws one for each file, over that of the run
     chunks = plan(table, arguments)
+    maker = PairMaker(arguments, state.device)
     with state.main_process_first():
         claim(out, arguments)
-    maker = PairMaker(arguments, state.device)
     skipped: list[str] = []
     mine = chunks[state.process_index :: state.num_processes]
     photos = sum(len(rows) for _, _, rows in mine)
@@ -253,11 +258,14 @@ def stylize(arguments: StylizeArguments, out: Path) -> list[str]:
         for split, number, rows in mine:
             target = out / f"{split}-{number:05d}.parquet"
             if not target.exists():
-                skipped += _write_chunk(maker, table[split], split, rows, target, pool)
+                _write_chunk(maker, table[split], split, rows, target, pool)
+            if _skipped(target).exists():
+                skipped += _skipped(target).read_text().splitlines()
             bar.update(len(rows))
-    for line in skipped:
-        tqdm.write(f"skipped {line}", file=sys.stderr)
-    state.wait_for_everyone()
+    skipped = gather_object(skipped)
+    if state.is_main_process:
+        for line in skipped:
+            tqdm.write(f"skipped {line}", file=sys.stderr)
     return skipped
 
 
@@ -268,15 +276,25 @@ def _write_chunk(
     rows: range,
     target: Path,
     pool: ThreadPoolExecutor,
-) -> list[str]:
+) -> None:
     read = list(read_photos(dataset, split, rows))
     photos = [item for item in read if isinstance(item, Photo)]
     columns = features(attribute_names(dataset))
-    pairs = Dataset.from_list(list(maker.rows(photos, split, pool)), features=columns)
+    rows_made = list(maker.rows(photos, split, pool))
+    # Of no rows at all from_list would take no columns.
+    by_column = {name: [row[name] for row in rows_made] for name in columns}
+    pairs = Dataset.from_dict(by_column, features=columns)
     partial = target.with_suffix(".partial")
     pairs.to_parquet(str(partial))
+    broken = [" ".join(str(item).split()) for item in read if not isinstance(item, Photo)]
+    if broken:
+        _skipped(target).write_text("\n".join(broken) + "\n")
     os.replace(partial, target)
-    return [str(item) for item in read if not isinstance(item, Photo)]
+
+
+def _skipped(target: Path) -> Path:
+    """Where the broken pictures of a chunk are named, for a run that goes on to report too."""
+    return target.with_suffix(".skipped")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -305,6 +323,8 @@ def main(argv: list[str] | None = None) -> int:
         styles = dict(_named(text) for text in given.style)
         if not styles:
             raise UserError("give at least one --style NAME=WEIGHTS")
+        if given.variants < 1 or given.batch_size < 1 or given.limit < 0:
+            raise UserError("--variants and --batch-size start at 1, --limit at 0")
         arguments = StylizeArguments(
             given.photos,
             styles,
@@ -317,10 +337,17 @@ def main(argv: list[str] | None = None) -> int:
         )
         skipped = stylize(arguments, given.out)
         if given.push_to_hub:
-            push_pairs(given.out, given.push_to_hub, given.photos, given.licence)
+            # The others wait: one that ends with code 1 would make torchrun end the upload.
+            with PartialState().main_process_first():
+                if PartialState().is_main_process:
+                    push_pairs(given.out, given.push_to_hub, given.photos, given.licence)
     except UserError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
+    finally:
+        # The threads of an open process group abort a process that ends.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     return 1 if skipped else 0
 
 

@@ -88,7 +88,8 @@ class Stylizer(HubModel):
             photos: `(N, 3, H, W)` RGB in [-1, 1]; H and W multiples of 4, above 40.
 
         Returns:
-            portraits of the same shape, in [-1, 1].
+            portraits of the same shape, in [-1, 1]; unclamped in training mode, where a clamp
+            would stop the gradient.
 
         Raises:
             ValueError: a side that is no multiple of 4, or not above 40.
@@ -110,7 +111,8 @@ class Stylizer(HubModel):
         features = F.relu(self.in4(self.up1(features)))
         features = F.relu(self.in5(self.up2(features)))
         painted = OUTPUT_SCALE * torch.tanh(self.out(features)) + self.mean
-        return (painted.flip(1) / 127.5 - 1).clamp(-1, 1)
+        portraits = painted.flip(1) / 127.5 - 1
+        return portraits if self.training else portraits.clamp(-1, 1)
 
     def stylize(self, photo: images.Source, size: int = 128) -> Image.Image:
         """Stylize the centre square of one picture (path, PIL or array) at `size` x `size`."""

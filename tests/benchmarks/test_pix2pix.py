@@ -119,10 +119,10 @@ def test_fresh_weights_are_as_published() -> None:
     for network in (UNet128(UNet128Config(width=16)), PatchGAN()):
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.weight.numel() > 5000:
-                assert layer.weight.std() == pytest.approx(0.02, rel=0.05)
+                assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
                 assert layer.bias is None or not layer.bias.any()
             elif isinstance(layer, nn.BatchNorm2d):
-                assert layer.weight.mean() == pytest.approx(1, abs=0.02)
+                assert layer.weight.mean().item() == pytest.approx(1, abs=0.02)
                 assert not layer.bias.any()
 
 

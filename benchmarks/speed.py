@@ -1,0 +1,268 @@
+"""Speed and memory beside pix2pix, as ratios measured in one run.
+
+    python -m benchmarks.speed --out speed.json
+
+What is compared takes turns, repetition by repetition, so that a machine that slows down slows
+down both. Run it on an otherwise idle machine.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from benchmarks.pix2pix import UNet128
+from face_destyle import FDNN, FaceModel, Stylizer
+from face_destyle.errors import UserError
+from face_destyle.export import INPUT, to_onnx
+from train.fit import Trainer
+from train.recipe import Recipe, load_recipe
+from train.stylize import StylizeArguments, stylize
+
+ROOT = Path(__file__).parents[1]
+RECIPES = {
+    "fdnn": ROOT / "train" / "recipes" / "fdnn.yaml",
+    "pix2pix": ROOT / "benchmarks" / "pix2pix.yaml",
+}
+STYLES = ("style-the-scream", "style-starry-night", "style-composition-vii", "style-udnie")
+MEGABYTE = 1_000_000
+# Its own small process: a child starts with the memory of the process that forks it, and this
+# one holds torch.
+MEASURE_CHILD = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One result.
+
+    Attributes:
+        name: what was measured.
+        value: the ratio, share or size that the limit is for.
+        limit: what it is held against.
+        at_most: whether the limit is an upper one.
+        unit: of value and limit.
+        parts: the times, rates or sizes behind it.
+    """
+
+    name: str
+    value: float
+    limit: float
+    at_most: bool
+    unit: str
+    parts: dict[str, float]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value is on the right side of the limit."""
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+    def sentence(self) -> str:
+        """The result in one line."""
+        bound = "at most" if self.at_most else "at least"
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in self.parts.items())
+        return (
+            f"{self.name}: {self.value:.3g}{self.unit} ({bound} {self.limit:g}{self.unit}: "
+            f"{'holds' if self.holds else 'MISSED'}); {parts}"
+        )
+
+
+def medians(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each task; they take turns, after one unmeasured turn of each."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(rounds + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def recover_one(rounds: int, threads: int, models: dict[str, FaceModel] | None = None) -> Figure:
+    """One face through the default FDNN and through unet_128, each in its faster runtime."""
+    models = models or {"fdnn": FDNN.from_pretrained("fdnn"), "unet_128": UNet128().eval()}
+    tasks: dict[str, Callable[[], object]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in models.items():
+            portrait = torch.rand(1, 3, model.input_size, model.input_size) * 2 - 1
+            path = to_onnx(model, Path(folder) / f"{name}.onnx")
+            tasks[f"{name} torch"] = _torch_task(model, portrait)
+            tasks[f"{name} onnxruntime"] = _onnx_task(path, portrait, threads)
+        found = medians(tasks, rounds)
+    ours, rival = (
+        min(seconds for task, seconds in found.items() if task.startswith(f"{name} "))
+        for name in models
+    )
+    parts = {f"{name} ms": 1000 * seconds for name, seconds in found.items()}
+    return Figure("recover one face, share of unet_128's time", ours / rival, 0.5, True, "", parts)
+
+
+def _torch_task(model: FaceModel, portrait: torch.Tensor) -> Callable[[], object]:
+    @torch.inference_mode()
+    def task() -> object:
+        return model(portrait).photo
+
+    return task
+
+
+def _onnx_task(path: Path, portrait: torch.Tensor, threads: int) -> Callable[[], object]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that spin between two pictures would take the time of the other runtime.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {INPUT: portrait.numpy()}
+    return lambda: session.run(None, feed)
+
+
+def train_step(rounds: int, batch_size: int, recipes: dict[str, Recipe] | None = None) -> Figure:
+    """A step of both networks, by the recipes they are trained with, on random pictures."""
+    recipes = recipes or {name: load_recipe(path) for name, path in RECIPES.items()}
+    tasks = {name: _step_task(recipe, batch_size) for name, recipe in recipes.items()}
+    seconds = medians(tasks, rounds)
+    rates = {f"{name} images/s": batch_size / value for name, value in seconds.items()}
+    ours, rival = rates.values()
+    name = f"training step with discriminator, batch {batch_size}, times pix2pix's rate"
+    return Figure(name, ours / rival, 3.0, False, "", rates)
+
+
+def _step_task(recipe: Recipe, batch_size: int) -> Callable[[], object]:
+    precision = "bf16" if recipe.train.precision == "bf16" else "no"
+    recipe = replace(recipe, train=replace(recipe.train, batch_size=batch_size))
+    trainer = Trainer(recipe, Accelerator(mixed_precision=precision, cpu=True))
+    shape = (batch_size, 3, trainer.input_size, trainer.input_size)
+    portraits, photos = torch.rand(shape) * 2 - 1, torch.rand(shape) * 2 - 1
+    return lambda: trainer.step(portraits, photos, 0)
+
+
+def stylize_all(
+    rounds: int, photos: int, batch_size: int, styles: tuple[str, ...] = STYLES
+) -> Figure:
+    """`train.stylize` from picture files to parquet, beside its networks on ready tensors."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "photos" / "train").mkdir(parents=True)
+        for seed in range(photos):
+            picture(seed, 128).save(folder / "photos" / "train" / f"{seed:05d}.png")
+        arguments = StylizeArguments(
+            str(folder / "photos"), {style: style for style in styles}, batch_size=batch_size
+        )
+        outs = iter(folder / f"pairs-{turn}" for turn in range(rounds + 1))
+        networks = [Stylizer.from_pretrained(style) for style in styles]
+        batches = torch.rand(photos, 3, 128, 128).mul(2).sub(1).split(batch_size)
+
+        @torch.inference_mode()
+        def bare() -> None:
+            for network in networks:
+                for batch in batches:
+                    network(batch)
+
+        tasks: dict[str, Callable[[], object]] = {
+            "end to end": lambda: stylize(arguments, next(outs)),
+            "bare": bare,
+        }
+        seconds = medians(tasks, rounds)
+    rates = {f"{name} photos/s": photos * len(styles) / value for name, value in seconds.items()}
+    share = 100 * seconds["bare"] / seconds["end to end"]
+    return Figure("stylizing, share of the bare networks' rate", share, 90, False, " %", rates)
+
+
+def command_memory(side: int = 1024) -> Figure:
+    """The most memory that `face-destyle recover` is resident in."""
+    with tempfile.TemporaryDirectory() as folder:
+        portrait = Path(folder) / "portrait.png"
+        picture(0, side).save(portrait)
+        command = [sys.executable, "-m", "face_destyle", "recover", str(portrait)]
+        command += ["-o", str(Path(folder) / "photo.png")]
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE_CHILD, *command],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+    unit = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
+    size = int(done.stdout) * unit / MEGABYTE
+    return Figure("face-destyle recover, peak memory", size, 500, True, " MB", {"input side": side})
+
+
+def picture(seed: int, side: int) -> Image.Image:
+    """Smooth colours and a little noise, which compress about as a photo does."""
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
+    noisy = smooth + random.normal(0, 4, smooth.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def measure(parts: list[str], rounds: int, threads: int, photos: int) -> list[Figure]:
+    """Measure the given parts of `PARTS`, and print each as soon as it is there."""
+    torch.set_num_threads(threads)
+    makers: dict[str, list[Callable[[], Figure]]] = {
+        "recover": [lambda: recover_one(rounds * 5, threads)],
+        # The batch of our recipe, and the rival's own.
+        "train": [lambda: train_step(rounds, 16), lambda: train_step(rounds, 4)],
+        "stylize": [lambda: stylize_all(max(1, rounds // 5), photos, 32)],
+        "memory": [command_memory],
+    }
+    figures = []
+    for part in parts:
+        for make in makers[part]:
+            figures.append(make())
+            print(figures[-1].sentence(), flush=True)
+    return figures
+
+
+PARTS = ("recover", "train", "stylize", "memory")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; exit code 1 where a figure is on the wrong side of its limit."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    parser.add_argument("--part", action="append", choices=PARTS, help="all where none is given")
+    parser.add_argument("--rounds", type=int, default=15, help="training steps of each network")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--photos", type=int, default=512, help="to stylize")
+    given = parser.parse_args(argv)
+    try:
+        if given.out and not given.out.parent.is_dir():
+            raise UserError(f"{given.out} cannot be written: {given.out.parent} is no folder")
+        figures = measure(given.part or list(PARTS), given.rounds, given.threads, given.photos)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if given.out:
+        content: dict[str, Any] = {
+            "machine": platform.machine(),
+            "torch": torch.__version__,
+            "threads": given.threads,
+            "figures": [asdict(figure) | {"holds": figure.holds} for figure in figures],
+        }
+        given.out.write_text(json.dumps(content, indent=2) + "\n")
+    return 0 if all(figure.holds for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
