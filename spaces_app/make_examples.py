@@ -1,4 +1,4 @@
-"""Make the example pictures of the demo: `python -m spaces_app.make_examples`.
+"""Make the example pictures of the demo, and docs/faces.png: `python -m spaces_app.make_examples`.
 
 Drawn faces are this project's own; the photo is NASA's portrait of Eileen Collins, in the public
 domain, as scikit-image carries it. Portraits are made from both by the published style networks.
@@ -12,11 +12,14 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from face_destyle import Stylizer
+from face_destyle import FaceModel, Stylizer
 from spaces_app.framing import EXAMPLES, EYES
 
 SIDE = 256
 FINE = 4  # drawn at four times the size, then reduced: smooth edges
+TILE = 128
+STYLES = ("the-scream", "starry-night", "composition-vii", "udnie")
+DOCS = Path(__file__).parents[1] / "docs"
 ASTRONAUT_EYES = ((203.0, 101.2), (247.2, 103.3))
 
 Colour = tuple[int, int, int]
@@ -265,6 +268,23 @@ def main() -> None:
         # At the size of the frame: strokes have the scale that the recovery network knows.
         portrait = Stylizer.from_pretrained(f"style-{style}").stylize(photos[name], 128)
         portrait.save(EXAMPLES / f"portrait-{name}-{style}.png", optimize=True)
+    DOCS.mkdir(exist_ok=True)
+    draw_sheet(photos).save(DOCS / "faces.png", optimize=True)
+
+
+def draw_sheet(photos: dict[str, Image.Image]) -> Image.Image:
+    """Portraits in the four published styles, and below each the face recovered from it."""
+    model = FaceModel.from_pretrained("fdnn")
+    names = list(photos)
+    sheet = Image.new("RGB", (2 * len(STYLES) * TILE, 2 * TILE), "white")
+    for column in range(2 * len(STYLES)):
+        style = STYLES[column % len(STYLES)]
+        # The second half shows each style on the next face.
+        name = names[(column + column // len(STYLES)) % len(names)]
+        portrait = Stylizer.from_pretrained(f"style-{style}").stylize(photos[name], TILE)
+        sheet.paste(portrait, (column * TILE, 0))
+        sheet.paste(model.recover(portrait), (column * TILE, TILE))
+    return sheet
 
 
 def save_small(picture: Image.Image, path: Path) -> None:

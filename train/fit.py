@@ -243,6 +243,8 @@ def open_run(run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
     description = json.dumps(asdict(recipe), indent=2)
     path = run / "recipe.json"
     with accelerator.main_process_first():
+        if run.is_file():
+            raise UserError(f"{run} is a file: choose another --out")
         if path.is_file():
             if path.read_text() != description:
                 raise UserError(f"{run} holds a run of another recipe: choose another --out")

@@ -1,8 +1,8 @@
 """From a run to what is uploaded: float16 weights, card, and the guard over pair datasets.
 
-    python -m train.publish pack --weights RUN/weights --recipe RUN/recipe.yaml --name fdnn
-    python -m train.evaluate --weights cards/fdnn ... --out cards/fdnn/metrics.json
-    python -m train.publish card --name fdnn --beside "pix2pix=benchmarks/results/pix2pix.json"
+python -m train.publish pack --weights RUN/weights --recipe RUN/recipe.yaml --name fdnn
+python -m train.evaluate --weights cards/fdnn ... --out cards/fdnn/metrics.json
+python -m train.publish card --name fdnn --beside "pix2pix=benchmarks/results/pix2pix.json"
 """
 
 import argparse
@@ -25,7 +25,16 @@ from train.photos import load_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Licences under which changed copies of a photo may be passed on.
-FREE = ("cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-4.0", "pddl", "mit", "apache-2.0")
+FREE = (
+    "cc0-1.0",
+    "cc-by-2.0",
+    "cc-by-3.0",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "pddl",
+    "mit",
+    "apache-2.0",
+)
 # Photo sets whose terms forbid passing on pictures made from them.
 CLOSED = re.compile(r"\b(celeba\w*|aaf|all-age-faces|cfp|cufs|cuhk|rap3df|multi-?pie)\b")
 
@@ -80,7 +89,9 @@ def card_data(row: Published, metrics: dict[str, Any]) -> ModelCardData:
         library_name="face_destyle",
         pipeline_tag="image-to-image",
         tags=["face", "portrait", "face-destyle"],
-        **({"metrics": ["psnr", "ssim"], "model_name": row.name, "eval_results": results} if results else {}),
+        metrics=["psnr", "ssim"] if results else None,
+        model_name=row.name,
+        eval_results=results or None,
     )
 
 
@@ -182,7 +193,12 @@ def push_pairs(folder: Path, repo_id: str, photos: str, licence: str | None) -> 
     (folder / "README.md").write_text(pair_card(folder, str(licence)))
     api = HfApi()
     api.create_repo(repo_id, repo_type="dataset", exist_ok=True)
-    api.upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=folder)
+    api.upload_folder(
+        repo_id=repo_id,
+        repo_type="dataset",
+        folder_path=folder,
+        allow_patterns=["*.parquet", "README.md"],
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -31,13 +31,14 @@ class StyleArguments:
     artwork: str
     photos: str
     perceptual: str
-    steps: int = 2000
-    batch_size: int = 8
+    steps: int = 600
+    batch_size: int = 4
     learning_rate: float = 2e-3
-    artwork_side: int = 256  # the longer its side, the finer the strokes
-    content_weight: float = 1.0
+    artwork_side: int = 256  # its shorter side: a smaller artwork gives finer strokes
+    content_weight: float = 1.5
     style_weight: float = 10.0
-    variation_weight: float = 0.02
+    variation_weight: float = 0.3
+    range_weight: float = 5.0  # of what lies outside [-1, 1], which would be cut to flat white
     init: str = ""  # a style network to start from: half the steps do
     pool: int = 2000  # how many training photos are drawn from
     seed: int = 0
@@ -50,7 +51,7 @@ def gram(features: torch.Tensor) -> torch.Tensor:
 
 
 class StyleLoss:
-    """Content, style and total variation, each a mean over its own elements.
+    """Content, style, range and total variation, each a mean over its own elements.
 
     The style part of a layer is relative to the artwork's own Gram matrix, the content part to
     the photo's own features: so the weights mean the same for a pale and for a glaring artwork.
@@ -81,6 +82,7 @@ class StyleLoss:
             * (features[CONTENT_LAYER] - content).square().mean()
             / content.square().mean(),
             "style": self.arguments.style_weight * style,
+            "range": self.arguments.range_weight * (portraits.abs() - 1).relu().mean(),
             "variation": self.arguments.variation_weight
             * (portraits.diff(dim=2).abs().mean() + portraits.diff(dim=3).abs().mean()),
         }
@@ -145,7 +147,13 @@ def _read_pool(arguments: StyleArguments) -> torch.Tensor:
     split = "train" if "train" in table else next(iter(table))
     count = min(len(table[split]), arguments.pool)
     rows = range(0, len(table[split]), max(1, len(table[split]) // count))
-    chosen = [item for item in read_photos(table[split], split, rows) if isinstance(item, Photo)]
+    read = list(read_photos(table[split], split, rows))
+    for item in read:
+        if not isinstance(item, Photo):
+            tqdm.write(f"skipped {item}", file=sys.stderr)
+    chosen = [item for item in read if isinstance(item, Photo)]
+    if not chosen:
+        raise UserError(f"{arguments.photos} holds no picture that can be read")
     pixels = np.stack([np.asarray(photo.picture) for photo in chosen])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
@@ -168,6 +176,8 @@ def main(argv: list[str] | None = None) -> int:
         "content_weight",
         "style_weight",
         "variation_weight",
+        "range_weight",
+        "init",
         "pool",
         "seed",
     )
@@ -176,6 +186,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     given = parser.parse_args(argv)
     try:
+        if given.out.is_file():
+            raise UserError(f"{given.out} is a file: choose another --out")
         if given.out.exists() and any(given.out.iterdir()):
             raise UserError(f"{given.out} is not empty: choose another --out")
         arguments = StyleArguments(

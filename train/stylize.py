@@ -35,7 +35,7 @@ from face_destyle import Stylizer, StylizerConfig, images
 from face_destyle.errors import UserError
 from face_destyle.models.base import load_weights
 from train.photos import Photo, attribute_names, open_photos, read_photos
-from train.publish import push_pairs
+from train.publish import check_may_share, push_pairs
 
 # Stroke scales of the further variants: the photo is stylized at this multiple of 128.
 SCALES = (0.75, 1.0, 1.25, 1.5)
@@ -335,6 +335,8 @@ def main(argv: list[str] | None = None) -> int:
             precision=given.precision,
             batch_size=given.batch_size,
         )
+        if given.push_to_hub:
+            check_may_share(given.photos, given.licence)  # before the work, not after it
         skipped = stylize(arguments, given.out)
         if given.push_to_hub:
             # The others wait: one that ends with code 1 would make torchrun end the upload.

@@ -167,6 +167,7 @@ def test_mistakes_end_in_one_line(
     cases = [
         (["--recipe", str(tmp_path / "none.yaml"), "--out", "x"], "none.yaml"),
         (["--recipe", str(path), "--out", str(occupied)], "not empty"),
+        (["--recipe", str(path), "--out", str(path)], "is a file"),
         (["--recipe", str(path), "--out", str(tmp_path / "a"), "--data", "/nowhere"], "/nowhere"),
         (
             ["--recipe", str(path), "--out", str(tmp_path / "b"), "--set", "data.styles=[cubist]"],
