@@ -8,9 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from face_destyle import HubModel, Stylizer, published
+from train.evaluate import table
 
 MEGABYTE = 1_000_000
 LIMITS = {"fdnn": 8 * MEGABYTE, "style": 1 * MEGABYTE}
+# The thesis' protocol.
+SEEN = ["candy", "feathers", "the_scream"]
+UNSEEN = ["composition_vii", "la_muse", "mosaic", "starry_night", "udnie"]
 ROWS = list(published.WEIGHTS.values())
 
 every_row = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
@@ -88,3 +92,12 @@ def test_a_row_without_figures(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Non
     (inside / "metrics.json").write_text('{"seen": {"psnr": 20.5}}')
     assert ROWS[0].folder() == inside
     assert ROWS[0].figures() == {"seen": {"psnr": 20.5}}
+
+
+def test_the_card_tells_the_figures_of_these_weights() -> None:
+    row = published.WEIGHTS["fdnn"]
+    figures = row.figures()
+    assert figures["weights_sha256"] == row.sha256
+    assert table(figures) in (row.folder() / "README.md").read_text()
+    assert set(figures["styles"]) == set(SEEN + UNSEEN)
+    assert [name for name in figures["styles"] if figures["styles"][name]["seen"]] == SEEN
