@@ -9,7 +9,8 @@ from face_destyle import PictureError, images, metrics
 from spaces_app.common import NET, WEIGHTS, hand_out, recoverer, speaks_plainly, stylizer
 from spaces_app.framing import build_framing, frame_upload
 
-# `fdnn` learnt from portraits in the manner of the first artwork, from none of the others.
+# `fdnn` learnt from portraits after the first artwork, by another network, and from none after the
+# others.
 STYLES = [
     ("The Scream, Munch", "style-the-scream"),
     ("The Starry Night, van Gogh", "style-starry-night"),
@@ -81,8 +82,8 @@ def build_photo_and_back() -> None:
                 STYLES,
                 value=STYLES[0][1],
                 label="Paint it in the manner of",
-                info="The recovery network has learnt from portraits in the manner of The Scream; "
-                "the other three are new to it.",
+                info="The recovery network has learnt from another network's portraits after "
+                "The Scream; the other three artworks are new to it.",
                 elem_id="style",
             )
             button = gr.Button("Paint it and recover it", variant="primary", elem_id="back")
