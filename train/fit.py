@@ -296,7 +296,8 @@ def fit(
         mixed_precision="bf16" if config.precision == "bf16" else "no",
         log_with="tensorboard",
         project_dir=str(run),
-        cpu=cpu,
+        # Without an accelerator accelerate joins the processes only where it is told of the CPU.
+        cpu=cpu or not torch.accelerator.is_available(),
         # A batch of the loader is the batch of all processes together.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )

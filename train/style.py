@@ -113,7 +113,7 @@ def smooth_start(network: Stylizer) -> None:
 def train_style(arguments: StyleArguments, bf16: bool = True) -> Stylizer:
     """Train a style network; the same arguments give the same network on the same machine."""
     torch.manual_seed(arguments.seed)
-    network = Stylizer(StylizerConfig(style=Path(arguments.artwork).stem)).train()
+    network = Stylizer(StylizerConfig(style=Path(arguments.artwork).stem.replace("_", "-"))).train()
     smooth_start(network)
     if arguments.init:
         network.load_state_dict(Stylizer.from_pretrained(arguments.init).state_dict())

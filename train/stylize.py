@@ -241,7 +241,8 @@ def stylize(arguments: StylizeArguments, out: Path) -> list[str]:
     Returns:
         One line for each picture that could not be read, and was skipped; on every process.
     """
-    state = PartialState()
+    # Without an accelerator accelerate joins the processes only where it is told of the CPU.
+    state = PartialState(cpu=not torch.accelerator.is_available())
     table = open_photos(arguments.photos)
     disable_progress_bars()  # datasets draws one for each file, over that of the run
     chunks = plan(table, arguments)

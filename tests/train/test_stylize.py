@@ -45,7 +45,7 @@ import sys
 from pathlib import Path
 from accelerate import PartialState
 from train.stylize import main
-state = PartialState()
+state = PartialState(cpu=True)
 Path(sys.argv[1], str(state.process_index)).write_text(str(state.num_processes))
 sys.exit(main(sys.argv[2:]))
 """
