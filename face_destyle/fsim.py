@@ -44,7 +44,7 @@ def fsim(fake: torch.Tensor, real: torch.Tensor, chromatic: bool = False) -> tor
         `(N,)` float32, up to 1 for equal pictures.
     """
     # A few pictures at a time stay in the cache: twice as fast.
-    chunks = zip(fake.split(CHUNK), real.split(CHUNK), strict=True)
+    chunks = zip(torch.split(fake, CHUNK), torch.split(real, CHUNK), strict=True)
     return torch.cat([_fsim(*chunk, chromatic) for chunk in chunks])
 
 
