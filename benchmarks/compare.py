@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from face_destyle.errors import UserError
 from face_destyle.metrics import bootstrap_interval
+from train.console import one_line_errors
 
 # Measure, its digits after the point, its unit.
 MEASURES = (("psnr", 3, " dB"), ("ssim", 4, ""))
@@ -113,6 +114,7 @@ def _by_photo(scores: dict[str, Array], measure: str) -> Array:
     return means
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Entry point; exit code 2 with one line where the files cannot be compared."""
     parser = argparse.ArgumentParser(
@@ -122,11 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("rival", type=Path, metavar="RIVAL.npz")
     parser.add_argument("--style", action="append", default=[], help="all where none is given")
     given = parser.parse_args(argv)
-    try:
-        differences = compare(given.ours, given.rival, given.style)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    differences = compare(given.ours, given.rival, given.style)
     styles = ", ".join(given.style) or "all styles"
     print(f"{styles}; {differences[0].photos} photos; recovered, ours - rival")
     for found, (measure, digits, unit) in zip(differences, MEASURES, strict=True):

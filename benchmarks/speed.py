@@ -28,6 +28,7 @@ from benchmarks.pix2pix import UNet128
 from face_destyle import FDNN, FaceModel, Stylizer
 from face_destyle.errors import UserError
 from face_destyle.export import INPUT, to_onnx
+from train.console import one_line_errors
 from train.fit import Trainer
 from train.recipe import Recipe, load_recipe
 from train.stylize import StylizeArguments, stylize
@@ -235,6 +236,7 @@ def measure(parts: list[str], rounds: int, threads: int, photos: int) -> list[Fi
 PARTS = ("recover", "train", "stylize", "memory")
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Entry point; exit code 1 where a figure is on the wrong side of its limit."""
     parser = argparse.ArgumentParser(
@@ -246,13 +248,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--photos", type=int, default=512, help="to stylize")
     given = parser.parse_args(argv)
-    try:
-        if given.out and not given.out.parent.is_dir():
-            raise UserError(f"{given.out} cannot be written: {given.out.parent} is no folder")
-        figures = measure(given.part or list(PARTS), given.rounds, given.threads, given.photos)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if given.out and not given.out.parent.is_dir():
+        raise UserError(f"{given.out} cannot be written: {given.out.parent} is no folder")
+    figures = measure(given.part or list(PARTS), given.rounds, given.threads, given.photos)
     if given.out:
         content: dict[str, Any] = {
             "machine": platform.machine(),

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from face_destyle import FaceModel, images, metrics
 from face_destyle.errors import UserError
 from face_destyle.models.base import WEIGHTS_FILE, find_file
+from train.console import one_line_errors
 from train.data import column, decode, open_pairs
 from train.frozen import FaceEmbedding, find_frozen
 
@@ -198,6 +199,7 @@ def evaluate(
     return summary, raw | {"style": np.array(test.styles), "photo": np.array(test.keys, dtype=str)}
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Entry point; exit code 2 with one line where something must be put right first."""
     parser = argparse.ArgumentParser(
@@ -216,16 +218,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scores", type=Path, help="write every single score here (.npz)")
     given = parser.parse_args(argv)
     seen = None if given.seen is None else [name for name in given.seen.split(",") if name]
-    try:
-        for path in (given.out, given.scores):
-            if path and not path.parent.is_dir():
-                raise UserError(f"{path} cannot be written: {path.parent} is no folder")
-        summary, raw = evaluate(
-            given.weights, given.data, given.embedding, given.split, given.style, seen, given.limit
-        )
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
+    for path in (given.out, given.scores):
+        if path and not path.parent.is_dir():
+            raise UserError(f"{path} cannot be written: {path.parent} is no folder")
+    summary, raw = evaluate(
+        given.weights, given.data, given.embedding, given.split, given.style, seen, given.limit
+    )
     if given.out:
         given.out.write_text(json.dumps(summary, indent=2) + "\n")
     if given.scores:

@@ -28,6 +28,7 @@ from face_destyle.configs import config_from_dict
 from face_destyle.errors import UserError
 from face_destyle.models.base import REGISTRY, HubModel
 from train.checkpoints import Counter, checkpoints, save
+from train.console import one_line_errors
 from train.data import Pairs, Positions, to_batch
 from train.ema import EMA
 from train.losses import DiscriminatorLoss, GeneratorLoss
@@ -354,6 +355,7 @@ def _loop(trainer: Trainer, loader: Any, epoch_length: int, journal: Journal, en
         save(accelerator, journal.run, trainer.counter.images, config.keep)
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Entry point; exit code 2 with one line where something must be put right first."""
     parser = argparse.ArgumentParser(
@@ -367,15 +369,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stop-at", type=int, help="stop with a checkpoint at this many images")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU though there is a GPU")
     given = parser.parse_args(argv)
-    try:
-        recipe = load_recipe(given.recipe, given.set)
-        if given.data:
-            recipe = replace(recipe, data=replace(recipe.data, pairs=given.data))
-        weights = fit(recipe, given.out, given.init, given.stop_at, given.cpu)
-        shutil.copyfile(given.recipe, given.out / "recipe.yaml")
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
+    recipe = load_recipe(given.recipe, given.set)
+    if given.data:
+        recipe = replace(recipe, data=replace(recipe.data, pairs=given.data))
+    weights = fit(recipe, given.out, given.init, given.stop_at, given.cpu)
+    shutil.copyfile(given.recipe, given.out / "recipe.yaml")
     print(f"weights in {weights}")  # noqa: T201
     return 0
 

@@ -20,6 +20,7 @@ from face_destyle import HubModel, Stylizer
 from face_destyle.errors import UserError
 from face_destyle.models.base import WEIGHTS_FILE
 from face_destyle.published import WEIGHTS, Published
+from train.console import one_line_errors
 from train.evaluate import sha256, table
 from train.photos import load_table
 
@@ -201,6 +202,7 @@ def push_pairs(folder: Path, repo_id: str, photos: str, licence: str | None) -> 
     )
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Entry point; exit code 2 with one line where something must be put right first."""
     parser = argparse.ArgumentParser(
@@ -217,16 +219,12 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("--name", required=True, help="as in face_destyle/published.py")
         command.add_argument("--cards", type=Path, default=Path("cards"))
     given = parser.parse_args(argv)
-    try:
-        row, folder = published_row(given.name), given.cards / given.name
-        if given.command == "pack":
-            print(pack(given.weights, given.recipe, folder))  # noqa: T201
-        else:
-            others = {k: Path(v) for k, _, v in (text.partition("=") for text in given.beside)}
-            write_card(row, folder, others, given.notes)
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
+    row, folder = published_row(given.name), given.cards / given.name
+    if given.command == "pack":
+        print(pack(given.weights, given.recipe, folder))  # noqa: T201
+    else:
+        others = {k: Path(v) for k, _, v in (text.partition("=") for text in given.beside)}
+        write_card(row, folder, others, given.notes)
     return 0
 
 

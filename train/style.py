@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from face_destyle import Stylizer, StylizerConfig, images
 from face_destyle.errors import UserError
+from train.console import one_line_errors
 from train.frozen import PerceptualNetwork
 from train.photos import Photo, open_photos, read_photos
 
@@ -39,7 +40,7 @@ class StyleArguments:
     style_weight: float = 10.0
     variation_weight: float = 0.3
     range_weight: float = 5.0  # of what lies outside [-1, 1], which would be cut to flat white
-    init: str = ""  # a style network to start from: half the steps do
+    init: str = ""  # a style network to start from
     pool: int = 2000  # how many training photos are drawn from
     seed: int = 0
 
@@ -158,6 +159,7 @@ def _read_pool(arguments: StyleArguments) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Entry point; exit code 2 with one line on bad arguments."""
     parser = argparse.ArgumentParser(
@@ -185,18 +187,14 @@ def main(argv: list[str] | None = None) -> int:
         default = getattr(defaults, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     given = parser.parse_args(argv)
-    try:
-        if given.out.is_file():
-            raise UserError(f"{given.out} is a file: choose another --out")
-        if given.out.exists() and any(given.out.iterdir()):
-            raise UserError(f"{given.out} is not empty: choose another --out")
-        arguments = StyleArguments(
-            given.artwork, given.photos, given.perceptual, **{n: getattr(given, n) for n in names}
-        )
-        train_style(arguments).save_pretrained(given.out)
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
+    if given.out.is_file():
+        raise UserError(f"{given.out} is a file: choose another --out")
+    if given.out.exists() and any(given.out.iterdir()):
+        raise UserError(f"{given.out} is not empty: choose another --out")
+    arguments = StyleArguments(
+        given.artwork, given.photos, given.perceptual, **{n: getattr(given, n) for n in names}
+    )
+    train_style(arguments).save_pretrained(given.out)
     return 0
 
 

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from face_destyle import Stylizer, StylizerConfig, images
 from face_destyle.errors import UserError
 from face_destyle.models.base import load_weights
+from train.console import one_line_errors
 from train.photos import Photo, attribute_names, open_photos, read_photos
 from train.publish import check_may_share, push_pairs
 
@@ -298,6 +299,7 @@ def _skipped(target: Path) -> Path:
     return target.with_suffix(".skipped")
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, 1 where pictures were skipped, 2 on bad arguments."""
     parser = argparse.ArgumentParser(
@@ -344,9 +346,6 @@ def main(argv: list[str] | None = None) -> int:
             with PartialState().main_process_first():
                 if PartialState().is_main_process:
                     push_pairs(given.out, given.push_to_hub, given.photos, given.licence)
-    except UserError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
     finally:
         # The threads of an open process group abort a process that ends.
         if torch.distributed.is_initialized():
