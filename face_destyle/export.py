@@ -1,5 +1,6 @@
 """Networks in the exchange format ONNX, for runtimes other than torch."""
 
+import copy
 import importlib
 import logging
 from pathlib import Path
@@ -55,20 +56,15 @@ def to_onnx(model: FaceModel, path: str | Path) -> Path:
     side = model.input_size
     # Two pictures: of a batch of one the exporter would make a constant.
     portraits = torch.zeros(2, 3, side, side, dtype=next(model.parameters()).dtype)
-    was_training = model.training
-    model.eval()
-    try:
-        program = torch.onnx.export(
-            PhotoOnly(model).eval(),
-            (portraits,),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            dynamo=True,
-            verbose=False,
-        )
-    finally:
-        model.train(was_training)
+    program = torch.onnx.export(
+        PhotoOnly(_with_instance_norms(model)).eval(),
+        (portraits,),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        dynamo=True,
+        verbose=False,
+    )
     if program is None:
         raise RuntimeError("the exporter of torch returned no program")
     try:
@@ -76,6 +72,21 @@ def to_onnx(model: FaceModel, path: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     return path
+
+
+def _with_instance_norms(model: FaceModel) -> FaceModel:
+    """A copy whose normalizations of one channel a group are ONNX's own InstanceNormalization.
+
+    A group normalization becomes five operations, two of which go over the whole feature map.
+    """
+    model = copy.deepcopy(model)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.GroupNorm) and child.num_groups == child.num_channels:
+                norm = nn.InstanceNorm2d(child.num_channels, child.eps, affine=True)
+                norm.load_state_dict(child.state_dict())
+                setattr(module, name, norm.to(child.weight))
+    return model
 
 
 def _require_onnx() -> None:

@@ -63,7 +63,7 @@ _ROWS = (
         repo_id="face-destyle/fdnn",
         tag="v0.1.0",
         licence=RESEARCH,
-        sha256="c3a48a6190e31fffb7adeebb877573e38942e06f3f8d6c356eef115dac281748",
+        sha256="26c40137e229a32f80a460324dd5e84ac4f67482dfc3562af0a342c7c6ee272a",
         paper="Shiri et al.: Face Destylization, DICTA 2017",
         data=f"{PHOTOS}; 14,490 photos in 3 styles (The Scream, Candy, Feathers)",
     ),

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -36,6 +37,14 @@ def test_the_same_photo_for_every_batch_size(tmp_path: Path, kind: str) -> None:
             expected = model(portraits).photo.numpy()
         assert photos.shape == expected.shape
         assert np.abs(photos - expected).max() < 1e-4
+
+
+def test_a_normalization_is_one_operation(tmp_path: Path) -> None:
+    graph = onnx.load(to_onnx(FDNN(SMALL), tmp_path / "model.onnx")).graph
+    kinds = [node.op_type for node in graph.node]
+    groups = sum(isinstance(layer, torch.nn.GroupNorm) for layer in FDNN(SMALL).modules())
+    assert kinds.count("InstanceNormalization") == groups
+    assert kinds.count("Mul") == 0
 
 
 def test_the_network_stays_as_it_is(tmp_path: Path) -> None:

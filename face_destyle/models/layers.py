@@ -1,5 +1,6 @@
 """The convolution blocks that the studies share."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -69,3 +70,49 @@ class ResidualBlock(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Add what the two convolutions find."""
         return features + self.norm(self.second(self.first(features)))  # type: ignore[no-any-return]
+
+
+class Doubling(nn.UpsamplingNearest2d):
+    """Twice the side by nearest neighbours, in the precision that comes in.
+
+    Autocast on a CPU would go to float32 and back for it, a tenth of a training step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(scale_factor=2)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`(N, C, H, W)` -> `(N, C, 2H, 2W)`."""
+        kind = features.device.type
+        if not torch.is_autocast_enabled(kind):
+            return super().forward(features)
+        with torch.autocast(kind, enabled=False):
+            return super().forward(features)
+
+
+def decoder_levels(
+    channels: int,
+    widths: Sequence[int],
+    kernels: Sequence[int],
+    blocks: Sequence[int],
+    joined: Sequence[int],
+    norm: Norm,
+) -> list[nn.Sequential]:
+    """The levels of a decoder: `(N, C, S, S)` -> `(N, widths[n], 2S, 2S)` each.
+
+    Each ends in a nearest-neighbour doubling, which leaves no checkerboard.
+
+    Args:
+        channels: of the map that the first level takes.
+        widths, kernels, blocks: channels, kernel of the first layer and number of residual
+            blocks of each level.
+        joined: how many channels a skip connection adds to what each level gives; 0 for none.
+        norm: of the layers.
+    """
+    levels = []
+    for width, kernel, count, more in zip(widths, kernels, blocks, joined, strict=True):
+        layers: list[nn.Module] = [ConvBlock(channels, width, kernel, norm=norm, slope=0.0)]
+        layers += [ResidualBlock(width, norm, slope=0.0) for _ in range(count)]
+        levels.append(nn.Sequential(*layers, Doubling()))
+        channels = width + more
+    return levels

@@ -1,5 +1,6 @@
 """The style removal network and its discriminator."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,11 +12,13 @@ from torch import nn
 
 from face_destyle import FDNN, FDNNConfig, FDNNDiscriminator, FDNNDiscriminatorConfig
 from face_destyle.errors import PictureError
+from face_destyle.models.layers import Doubling
 from tests import drawn
 from tests.models.tester import ModelTester
 
 MEGABYTE = 1_000_000
 SMALL = FDNNConfig(
+    skip_sizes=(),
     encoder_widths=(8, 8, 16, 16),
     code_rank=4,
     decoder_widths=(16, 8, 8),
@@ -78,13 +81,25 @@ class TestFDNN(ModelTester):
         singles = torch.cat([model(one[None]).photo for one in pictures])
         assert (model(pictures).photo - singles).abs().max() < 1e-10
 
-    @pytest.mark.parametrize("config", [SMALL, FDNNConfig(), FDNNConfig.paper()])
-    def test_no_way_around_the_code(self, config: FDNNConfig) -> None:
+    @pytest.mark.parametrize("config", [SMALL, FDNNConfig.paper()])
+    def test_without_skips_there_is_no_way_around_the_code(self, config: FDNNConfig) -> None:
         """Where the full layer says nothing, the photo knows nothing of the portrait."""
+        assert not config.skip_sizes
         model = FDNN(config).eval()
         model.code.register_forward_hook(lambda layer, inputs, out: torch.zeros_like(out))
         first, second = self.result(model, self.pictures(2))
         assert torch.allclose(first, second, atol=1e-6)
+
+    @pytest.mark.parametrize("size", [64, 32, 16])
+    def test_a_skip_goes_round_the_code(self, size: int) -> None:
+        model = FDNN(replace(SMALL, skip_sizes=(size,), skip_width=4)).eval()
+        model.code.register_forward_hook(lambda layer, inputs, out: torch.zeros_like(out))
+        first, second = self.result(model, self.pictures(2))
+        assert (first - second).abs().max() > 1e-3
+
+    def test_a_skip_of_a_size_that_is_not_there(self) -> None:
+        with pytest.raises(ValueError, match=r"skip_sizes.*24.*64, 32, 16"):
+            FDNN(replace(SMALL, skip_sizes=(24,)))
 
     def test_the_full_layer_sees_everything(self) -> None:
         model = FDNN(FDNNConfig()).eval()
@@ -163,7 +178,7 @@ class TestPaper:
         kinds = [type(layer) for layer in model.modules()]
         assert kinds.count(nn.BatchNorm2d) == 13  # after each convolution except the last
         assert kinds.count(nn.MaxPool2d) == 6
-        assert kinds.count(nn.UpsamplingNearest2d) == 6
+        assert kinds.count(Doubling) == 6
         slopes = [
             layer.negative_slope for layer in model.modules() if isinstance(layer, nn.LeakyReLU)
         ]
@@ -175,6 +190,14 @@ class TestPaper:
         biases = sum(width for _, width, _ in PAPER_ENCODER + PAPER_DECODER + PAPER_TAIL[:1])
         assert biases == 2416
         assert round((count + biases) / 1e6, 2) == 7.48
+
+    @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+    def test_doubling_keeps_the_precision(self, precision: torch.dtype) -> None:
+        features = torch.arange(8.0, dtype=precision).reshape(1, 2, 2, 2)
+        with torch.autocast("cpu", torch.bfloat16):
+            doubled = Doubling()(features)
+        assert doubled.dtype == precision
+        assert torch.equal(doubled[..., ::2, 1::2], features)
 
     def test_shape(self) -> None:
         out = FDNN(FDNNConfig.paper()).eval()(torch.zeros(1, 3, 128, 128))
