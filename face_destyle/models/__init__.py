@@ -7,6 +7,7 @@ from face_destyle.models.fdnn import (
     FDNNDiscriminator,
     FDNNDiscriminatorConfig,
 )
+from face_destyle.models.ifrp import IFRP, IFRPConfig, IFRPDiscriminator
 from face_destyle.models.stylizer import Stylizer, StylizerConfig
 
 __all__ = [
@@ -16,6 +17,9 @@ __all__ = [
     "FDNNDiscriminatorConfig",
     "FaceModel",
     "HubModel",
+    "IFRP",
+    "IFRPConfig",
+    "IFRPDiscriminator",
     "Recovered",
     "Stylizer",
     "StylizerConfig",
