@@ -29,6 +29,7 @@ from face_destyle import FDNN, FaceModel, Stylizer
 from face_destyle.errors import UserError
 from face_destyle.export import INPUT, to_onnx
 from train.console import one_line_errors
+from train.data import ALIGNED, Batch
 from train.fit import Trainer
 from train.recipe import Recipe, load_recipe
 from train.stylize import StylizeArguments, stylize
@@ -152,7 +153,8 @@ def _step_task(recipe: Recipe, batch_size: int) -> Callable[[], object]:
     trainer = Trainer(recipe, Accelerator(mixed_precision=precision, cpu=True))
     shape = (batch_size, 3, trainer.input_size, trainer.input_size)
     portraits, photos = torch.rand(shape) * 2 - 1, torch.rand(shape) * 2 - 1
-    return lambda: trainer.step(portraits, photos, 0)
+    batch = Batch(portraits, photos, ALIGNED.expand(batch_size, 2, 3))
+    return lambda: trainer.step(batch, 0)
 
 
 def stylize_all(

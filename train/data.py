@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from tqdm import tqdm
 
 from face_destyle import images
 from face_destyle.errors import UserError
+from face_destyle.models.similarity import compose, invert
 from train.augment import AugmentConfig, augment, draw, mirror
+from train.misalign import Misalignment, draw_misalignment, mirrored, turn_portraits
 from train.photos import load_table
 from train.recipe import DataConfig
 
 PAIR_COLUMNS = ("portrait", "photo")
+ALIGNED = Misalignment().alignment()
 
 
 def open_pairs(source: str, split: str) -> Dataset:
@@ -48,6 +52,20 @@ def column(pairs: Dataset, name: str, default: Any) -> list[Any]:
     if name in pairs.column_names:
         return list(pairs[name])
     return [default] * len(pairs)
+
+
+def alignments(pairs: Dataset, source: str) -> torch.Tensor:
+    """How each portrait lies, `(rows, 2, 3)`, frame -> portrait; the identity where none is said.
+
+    Raises:
+        UserError: an alignment that is not six numbers.
+    """
+    aligned = ALIGNED.flatten().tolist()
+    stored = [given or aligned for given in column(pairs, "alignment", None)]
+    wrong = next((row for row, given in enumerate(stored) if len(given) != 6), None)
+    if wrong is not None:
+        raise UserError(f"{source}: the alignment of row {wrong} is not six numbers, row by row")
+    return torch.tensor(stored, dtype=torch.float32).reshape(-1, 2, 3)
 
 
 def decode(content: dict[str, Any], side: int) -> torch.Tensor:
@@ -81,11 +99,13 @@ class Pairs(TorchDataset[dict[str, Any]]):
         if not self.rows:
             raise UserError(f"{source}: no pairs of split {config.split} are left to train on")
         self.pairs, self.changes, self.seed, self.side = pairs, changes, seed, side
+        self.config, self.alignments = config, alignments(pairs, source)
         keys = column(pairs, "photo_key", None)
         self.photo_of = {row: row if keys[row] is None else keys[row] for row in self.rows}
+        # A mixture of portraits that lie differently would show two faces.
         self.siblings: dict[Any, list[int]] = {}
         for row in self.rows:
-            self.siblings.setdefault(self.photo_of[row], []).append(row)
+            self.siblings.setdefault(self._pose(row), []).append(row)
         self.cache: dict[Any, torch.Tensor] = {}
         if config.cache:
             self._fill_cache()
@@ -97,7 +117,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
         epoch, index = position
         row = self.rows[index]
         rng = np.random.default_rng((self.seed, epoch, index))
-        siblings = self.siblings[self.photo_of[row]]
+        siblings = self.siblings[self._pose(row)]
         second = siblings[rng.integers(len(siblings))]
         other = self.rows[rng.integers(len(self.rows))]
         return {
@@ -106,7 +126,26 @@ class Pairs(TorchDataset[dict[str, Any]]):
             "other": self._picture(other if self.changes.strokes else row, "portrait"),
             "photo": self._picture(row, "photo"),
             "draws": draw(self.changes, rng),
+            "alignment": self.alignments[row],
+            "turned": self._turned(row, rng),
         }
+
+    def _pose(self, row: int) -> tuple[Any, ...]:
+        return self.photo_of[row], *self.alignments[row].flatten().tolist()
+
+    def _turned(self, row: int, rng: np.random.Generator) -> torch.Tensor:
+        """The alignment that the portrait shall have in the batch, `(2, 3)`.
+
+        Of an aligned portrait it is drawn anew. A portrait that is turned already has its strokes
+        upright, and is turned a little further: never out of the bounds.
+        """
+        alignment = self.alignments[row]
+        if not self.config.turned:
+            return alignment
+        chance = rng.random()
+        around = None if torch.equal(alignment, ALIGNED) else Misalignment.of(alignment)
+        drawn = draw_misalignment(self.config.turns, rng, around)
+        return drawn.alignment() if chance < self.config.turned else alignment
 
     def _fill_cache(self) -> None:
         """Decode everything once, in the order of the file: random reads are far slower."""
@@ -148,11 +187,37 @@ class Positions(Sampler[tuple[int, int]]):
             yield epoch, int(order[image % self.rows])
 
 
-def to_batch(item: dict[str, Any], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Collated items -> changed portraits and their photos, `(N, 3, H, W)` in [-1, 1]."""
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from.
+
+    Attributes:
+        portraits: `(N, 3, S, S)` in [-1, 1].
+        photos: the same faces, aligned, `(N, 3, S, S)` in [-1, 1].
+        alignment: how they lie in the portraits: `(N, 2, 3)`, frame -> portrait.
+    """
+
+    portraits: torch.Tensor
+    photos: torch.Tensor
+    alignment: torch.Tensor
+
+
+def to_batch(item: dict[str, Any], device: torch.device) -> Batch:
+    """Collated items -> changed portraits, and what is to be learnt of them."""
     draws = {name: value.to(device) for name, value in item["draws"].items()}
     portraits, seconds, others, photos = (
         mirror(images.from_uint8(item[name].to(device)), draws)
         for name in ("portrait", "second", "other", "photo")
     )
-    return augment(portraits, seconds, others, draws), photos
+    portraits = augment(portraits, seconds, others, draws)
+    flipped = draws["mirror"].bool()[:, None, None]
+    premade, alignment = (
+        torch.where(flipped, mirrored(matrix), matrix)
+        for matrix in (item["alignment"].to(device), item["turned"].to(device))
+    )
+    moved = (premade != alignment).flatten(1).any(1)
+    if moved.any():
+        # result -> frame -> portrait as it is stored
+        back = compose(premade[moved], invert(alignment[moved]))
+        portraits[moved] = turn_portraits(portraits[moved], back)
+    return Batch(portraits, photos, alignment)

@@ -6,6 +6,9 @@
 Every figure is taken on 8-bit RGB in the aligned frame: PSNR on RGB, SSIM (Gaussian 11 x 11,
 sigma 1.5) and FSIM on luma, identity as the cosine of face embeddings, and rank-1 retrieval with
 the recovered face as the query and all true test photos as the gallery.
+
+Portraits that are turned (train.stylize --turns, --angles) are given as they are. Of a network
+that says how it found them, that is held against the truth, in groups of true angles.
 """
 
 import argparse
@@ -25,49 +28,84 @@ from tqdm import tqdm
 from face_destyle import FaceModel, images, metrics
 from face_destyle.errors import UserError
 from face_destyle.models.base import WEIGHTS_FILE, find_file
+from face_destyle.models.similarity import parameters_of, transform
 from train.console import one_line_errors
-from train.data import column, decode, open_pairs
-from train.frozen import FaceEmbedding, find_frozen
+from train.data import ALIGNED, alignments, column, decode, open_pairs
+from train.frozen import FRAME_LANDMARKS, FaceEmbedding, find_frozen
 
 MEASURES = ("psnr", "ssim", "fsim", "identity", "rank1")
+ERRORS = ("angle_error", "shift_error")
 BATCH = 32
+ANGLES = (0, 15, 30, 45)  # degrees; a portrait is counted with the nearest
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """The rows of a pair dataset that are evaluated, variant 0 only."""
+    """The rows of a pair dataset that are evaluated.
+
+    Attributes:
+        pairs: the whole split.
+        rows: which of it are evaluated; the others are lists in their order.
+        styles: of the portraits.
+        identities: who it is; the number of the row where the dataset does not say.
+        keys: of the photos.
+        alignments: `(rows, 2, 3)`, frame -> portrait.
+    """
 
     pairs: Dataset
     rows: list[int]
     styles: list[str]
     identities: list[str]
     keys: list[Any]
+    alignments: torch.Tensor
 
     @classmethod
-    def open(cls, source: str, split: str, styles: list[str], limit: int) -> "TestSet":
-        """Open a split; `styles` and `limit` (photos of each style) narrow it where given."""
+    def open(
+        cls,
+        source: str,
+        split: str,
+        styles: list[str],
+        limit: int,
+        variants: int = 1,
+        margin: int = 0,
+    ) -> "TestSet":
+        """Open a split.
+
+        Args:
+            source: the pair dataset.
+            split: of it.
+            styles: take these only; all where none is given.
+            limit: photos of each style; 0 for all.
+            variants: so many of each photo and style.
+            margin: take photos only that had so many pixels of real surroundings to turn in.
+
+        Raises:
+            UserError: nothing is left.
+        """
         pairs = open_pairs(source, split)
-        names, variants = column(pairs, "style", "all"), column(pairs, "variant", 0)
+        names, numbers = column(pairs, "style", "all"), column(pairs, "variant", 0)
         identities, keys = column(pairs, "identity", None), column(pairs, "photo_key", None)
+        margins = column(pairs, "margin", 0)
         counts: dict[str, int] = {}
         rows = []
-        for row, (name, variant) in enumerate(zip(names, variants, strict=True)):
+        for row, (name, variant) in enumerate(zip(names, numbers, strict=True)):
+            if (margins[row] or 0) < margin or (styles and name not in styles):
+                continue
             counts[name] = counts.get(name, 0) + (variant == 0)
-            if (
-                variant == 0
-                and (not styles or name in styles)
-                and counts[name] <= (limit or len(pairs))
-            ):
+            if variant < variants and counts[name] <= (limit or len(pairs)):
                 rows.append(row)
         missing = sorted(set(styles) - set(names))
         if missing or not rows:
-            raise UserError(f"{source} has no pairs of {missing[0] if missing else split}")
+            wanted = missing[0] if missing else split
+            narrowed = f" with a margin of {margin} or more" if margin and not missing else ""
+            raise UserError(f"{source} has no pairs of {wanted}{narrowed}")
         return cls(
             pairs,
             rows,
             [names[row] for row in rows],
             [str(row if identities[row] is None else identities[row]) for row in rows],
             [row if keys[row] is None else keys[row] for row in rows],
+            alignments(pairs, source)[rows],
         )
 
 
@@ -75,9 +113,13 @@ class TestSet:
 def score(
     model: FaceModel, test: TestSet, embedding: FaceEmbedding, name: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Measure every row: `(recovered, as it is)`, each a dict of arrays in their order."""
+    """Measure every row: `(recovered, as it is)`, each a dict of arrays in their order.
+
+    Of a network that aligns, `recovered` has `angle_error` and `shift_error` too.
+    """
     scores: list[dict[str, Any]] = [{m: [] for m in MEASURES[:3]} for _ in range(2)]
     vectors: list[list[torch.Tensor]] = [[], [], []]
+    aligned: list[torch.Tensor] = []
     for start in tqdm(
         range(0, len(test.rows), BATCH), unit_scale=BATCH, unit="portrait", desc=name
     ):
@@ -87,7 +129,10 @@ def score(
             images.from_uint8(torch.stack([decode(r[c], images.FACE_SIDE) for r in records]))
             for c in ("portrait", "photo")
         )
-        recovered = images.from_uint8(images.to_uint8(model(portraits).photo))
+        found = model(portraits)
+        recovered = images.from_uint8(images.to_uint8(found.photo))
+        if found.alignment is not None:
+            aligned.append(found.alignment)
         for kind, fake in enumerate((recovered, portraits)):
             for measure in MEASURES[:3]:
                 scores[kind][measure].append(getattr(metrics, measure)(fake, photos))
@@ -99,12 +144,49 @@ def score(
     people = torch.from_numpy(np.unique(test.identities, return_inverse=True)[1])
     results = []
     for kind in range(2):
-        found = {m: torch.cat(v).numpy() for m, v in scores[kind].items()}
+        figures = {m: torch.cat(v).numpy() for m, v in scores[kind].items()}
         query = torch.cat(vectors[kind])
-        found["identity"] = metrics.identity_cosine(query, true).numpy()
+        figures["identity"] = metrics.identity_cosine(query, true).numpy()
         hits = metrics.rank1(query, true[first], people, people[first])
-        results.append(found | {"rank1": hits.float().numpy()})
-    return results[0], results[1]
+        results.append(figures | {"rank1": hits.float().numpy()})
+    errors = alignment_errors(torch.cat(aligned), test.alignments) if aligned else {}
+    return results[0] | errors, results[1]
+
+
+def alignment_errors(found: torch.Tensor, true: torch.Tensor) -> dict[str, np.ndarray]:
+    """How far alignments `(N, 2, 3)` are from the true ones.
+
+    Returns:
+        `angle_error` in degrees, and `shift_error`: the mean distance of the five landmarks of
+        the frame in the portrait, in pixels of 128; each `(N,)`.
+    """
+    angles = parameters_of(found)[:, 0] - parameters_of(true)[:, 0]
+    half = images.FACE_SIDE / 2
+    landmarks = (found.new_tensor(FRAME_LANDMARKS) + 0.5) / half - 1
+    away = transform(found, landmarks) - transform(true, landmarks)
+    return {
+        "angle_error": ((angles + 180) % 360 - 180).abs().numpy(),
+        "shift_error": (away.norm(dim=2).mean(1) * half).numpy(),
+    }
+
+
+def summarize_alignment(test: TestSet, recovered: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Medians of the errors, by the true angle; nothing where nothing is turned or aligned."""
+    if "angle_error" not in recovered or torch.equal(
+        test.alignments, ALIGNED.expand_as(test.alignments)
+    ):
+        return {}
+    angles = parameters_of(test.alignments)[:, 0].abs().numpy()
+    nearest = np.abs(angles[:, None] - np.array(ANGLES)).argmin(1)
+    groups = {}
+    for number, angle in enumerate(ANGLES):
+        chosen = nearest == number
+        if chosen.any():
+            groups[str(angle)] = {
+                "portraits": int(chosen.sum()),
+                **{m: round(float(np.median(recovered[m][chosen])), 3) for m in ERRORS},
+            }
+    return {"alignment": groups}
 
 
 def summarize(
@@ -135,7 +217,7 @@ def summarize(
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The figures as a Markdown table, input -> recovered."""
+    """The figures as a Markdown table, input -> recovered; a second one on the alignment."""
     lines = [
         "| style | | PSNR (dB) | SSIM | FSIM | identity | rank-1 |",
         "|---|---|---|---|---|---|---|",
@@ -150,6 +232,16 @@ def table(summary: dict[str, Any]) -> str:
             f"{before['rank1']:.1%} -> {after['rank1']:.1%}",
         ]
         lines.append(f"| {name} | {kind} | {' | '.join(cells)} |")
+    if "alignment" in summary:
+        lines += [
+            "",
+            "| true angle (degrees) | portraits | angle error (degrees) | shift error (pixels) |",
+            "|---|---|---|---|",
+        ]
+    lines += [
+        f"| {angle} | {row['portraits']} | {row['angle_error']:.1f} | {row['shift_error']:.1f} |"
+        for angle, row in summary.get("alignment", {}).items()
+    ]
     return "\n".join(lines)
 
 
@@ -176,11 +268,13 @@ def evaluate(
     styles: list[str],
     seen: list[str] | None,
     limit: int,
+    variants: int = 1,
+    margin: int = 0,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Evaluate one published folder; returns the content of metrics.json and the raw scores."""
     model = FaceModel.from_pretrained(weights)
     seen = seen_styles(weights) if seen is None else seen
-    test = TestSet.open(data, split, styles, limit)
+    test = TestSet.open(data, split, styles, limit, variants, margin)
     judge = FaceEmbedding.load(embedding)
     recovered, as_is = score(model, test, judge, Path(weights).name)
     photos = len(set(test.keys))
@@ -191,10 +285,12 @@ def evaluate(
         "gallery": photos,
         "identities": len(set(test.identities)),
         "identity_network_sha256": sha256(find_frozen(embedding, "a face embedding")),
+        "margin": margin,
         **summarize(test, seen, recovered, as_is),
+        **summarize_alignment(test, recovered),
     }
-    raw = {f"recovered_{m}": recovered[m] for m in MEASURES} | {
-        f"input_{m}": as_is[m] for m in MEASURES
+    raw = {f"recovered_{m}": values for m, values in recovered.items()} | {
+        f"input_{m}": values for m, values in as_is.items()
     }
     return summary, raw | {"style": np.array(test.styles), "photo": np.array(test.keys, dtype=str)}
 
@@ -214,6 +310,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--style", action="append", default=[], help="all where none is given")
     parser.add_argument("--seen", help="comma-separated; else from recipe.yaml beside the weights")
     parser.add_argument("--limit", type=int, default=0, help="photos of each style; 0 for all")
+    parser.add_argument("--variants", type=int, default=1, help="of each photo and style")
+    parser.add_argument(
+        "--margin", type=int, default=0, help="only photos with so much of their surroundings"
+    )
     parser.add_argument("--out", type=Path, help="write metrics.json here")
     parser.add_argument("--scores", type=Path, help="write every single score here (.npz)")
     given = parser.parse_args(argv)
@@ -221,8 +321,18 @@ def main(argv: list[str] | None = None) -> int:
     for path in (given.out, given.scores):
         if path and not path.parent.is_dir():
             raise UserError(f"{path} cannot be written: {path.parent} is no folder")
+    if given.variants < 1 or min(given.limit, given.margin) < 0:
+        raise UserError("--variants starts at 1, --limit and --margin at 0")
     summary, raw = evaluate(
-        given.weights, given.data, given.embedding, given.split, given.style, seen, given.limit
+        given.weights,
+        given.data,
+        given.embedding,
+        given.split,
+        given.style,
+        seen,
+        given.limit,
+        given.variants,
+        given.margin,
     )
     if given.out:
         given.out.write_text(json.dumps(summary, indent=2) + "\n")

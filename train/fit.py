@@ -11,7 +11,6 @@ import json
 import math
 import shutil
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,21 +20,24 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from face_destyle import images
 from face_destyle.configs import config_from_dict
 from face_destyle.errors import UserError
-from face_destyle.models.base import REGISTRY, HubModel
+from face_destyle.models.base import REGISTRY, HubModel, Recovered
 from train.checkpoints import Counter, checkpoints, save
 from train.console import one_line_errors
-from train.data import Pairs, Positions, to_batch
+from train.data import Batch, Pairs, Positions, to_batch
 from train.ema import EMA
-from train.losses import DiscriminatorLoss, GeneratorLoss
-from train.recipe import NetworkConfig, OptimizerConfig, Recipe, load_recipe
-
-# Below this the discriminator tells every picture: its gradient says nothing any more.
-SATURATED = 0.05
+from train.frozen import FaceEmbedding, PerceptualNetwork
+from train.journal import Journal
+from train.losses import (
+    AlignmentLoss,
+    DiscriminatorLoss,
+    GeneratorLoss,
+    IdentityLoss,
+    PerceptualLoss,
+)
+from train.recipe import LossConfig, NetworkConfig, OptimizerConfig, Recipe, load_recipe
 
 
 class TrainingError(UserError):
@@ -58,6 +60,28 @@ def build_optimizer(
         return torch.optim.RMSprop(network.parameters(), rate, config.alpha, config.eps)
     betas = (config.betas[0], config.betas[1])
     return torch.optim.Adam(network.parameters(), rate, betas, config.eps, fused=True)
+
+
+def build_photo_losses(
+    config: LossConfig, device: torch.device
+) -> list[IdentityLoss | PerceptualLoss]:
+    """The losses of a frozen network between fake and real photos.
+
+    Raises:
+        UserError: a weight is given and no network for it.
+    """
+    losses: list[IdentityLoss | PerceptualLoss] = []
+    for name in ("identity", "perceptual"):
+        if getattr(config, name) and not getattr(config, f"{name}_network"):
+            raise UserError(f"loss.{name} needs a network: --set loss.{name}_network=FILE")
+    if config.identity:
+        embedding = FaceEmbedding.load(config.identity_network).to(device)
+        losses.append(IdentityLoss(embedding, config.identity))
+    if config.perceptual:
+        network = PerceptualNetwork.load(config.perceptual_network).to(device)
+        layers = dict.fromkeys(config.perceptual_layers, config.perceptual)
+        losses.append(PerceptualLoss(network, layers))
+    return losses
 
 
 def learning_rate_factor(
@@ -107,23 +131,28 @@ class Trainer:
             build_optimizer(config, discriminator, self.rates[1]),
         )
         self.generator_loss = GeneratorLoss(recipe.loss)
+        self.photo_losses = build_photo_losses(recipe.loss, accelerator.device)
         self.discriminator_loss = DiscriminatorLoss(recipe.loss)
         self.counter = Counter()
         accelerator.register_for_checkpointing(self.counter, self.ema)
 
     @property
     def adversarial(self) -> bool:
-        """Whether a discriminator takes part."""
-        return self.recipe.loss.adversarial > 0
+        """Whether the discriminator takes part by now."""
+        loss = self.recipe.loss
+        return loss.adversarial > 0 and self.counter.images >= loss.adversarial_after
 
-    def step(
-        self, portraits: torch.Tensor, photos: torch.Tensor, epoch: int
-    ) -> dict[str, torch.Tensor]:
+    def step(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
         """One batch for both networks; returns every loss by name."""
-        fake = self.generator(portraits).photo.float()
-        given = (portraits,) if self.conditional else ()
-        losses = self.discriminator_step(fake.detach(), photos, given) if self.adversarial else {}
-        return losses | self.generator_step(fake, photos, given, epoch)
+        recovered = self.generator(batch.portraits)
+        fake = recovered.photo.float()
+        given = (batch.portraits,) if self.conditional else ()
+        losses = {}
+        if self.adversarial:
+            losses = self.discriminator_step(fake.detach(), batch.photos, given)
+        return losses | self.generator_step(
+            Recovered(fake, recovered.alignment), batch, given, epoch
+        )
 
     def discriminator_step(
         self, fake: torch.Tensor, real: torch.Tensor, given: tuple[torch.Tensor, ...]
@@ -139,15 +168,21 @@ class Trainer:
         return losses
 
     def generator_step(
-        self, fake: torch.Tensor, real: torch.Tensor, given: tuple[torch.Tensor, ...], epoch: int
+        self, recovered: Recovered, batch: Batch, given: tuple[torch.Tensor, ...], epoch: int
     ) -> dict[str, torch.Tensor]:
         """Update the generator; the discriminator is frozen meanwhile.
 
         Otherwise this backward pass would leave gradients in it for its next update.
         """
         self.discriminator.requires_grad_(False)
+        fake, real = recovered.photo, batch.photos
         judged = self.discriminator(fake, *given).float() if self.adversarial else None
         losses = self.generator_loss(fake, real, judged, epoch)
+        for loss in self.photo_losses:
+            losses |= loss(fake, real)
+        if self.recipe.loss.alignment:
+            loss_of_alignment = AlignmentLoss(self.recipe.loss.alignment)
+            losses |= loss_of_alignment(recovered.alignment, batch.alignment)
         self._update(self.generator_optimizer, losses)
         self.discriminator.requires_grad_(True)
         return losses
@@ -176,63 +211,6 @@ class Trainer:
             discriminator = self.accelerator.unwrap_model(self.discriminator)
             cast(HubModel, self.ema.network).save_pretrained(folder)
             cast(HubModel, discriminator).save_pretrained(folder / "discriminator")
-
-
-class Journal:
-    """What a run leaves to read: log.jsonl, TensorBoard, sample grids, the progress bar."""
-
-    def __init__(self, run: Path, recipe: Recipe, accelerator: Accelerator, start: int):
-        self.run, self.recipe, self.accelerator = run, recipe, accelerator
-        self.bar = tqdm(
-            total=recipe.train.images,
-            initial=start,
-            unit="image",
-            smoothing=0.05,
-            disable=not accelerator.is_main_process,
-        )
-        self.sums: dict[str, float] = {}
-        self.steps = 0
-        self.since = time.monotonic()
-        self.images = start
-
-    def record(self, losses: dict[str, torch.Tensor], images_seen: int, rate: float) -> None:
-        """Add one step; write a line where the interval is full."""
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach().item()
-        self.steps += 1
-        self.bar.update(images_seen - self.bar.n)
-        if images_seen // self.recipe.train.log_every > self.images // self.recipe.train.log_every:
-            self._write(images_seen, rate)
-
-    def _write(self, images_seen: int, rate: float) -> None:
-        line: dict[str, float] = {k: v / self.steps for k, v in self.sums.items()}
-        line["images_per_second"] = (images_seen - self.images) / (time.monotonic() - self.since)
-        line["learning_rate"] = rate
-        if self.recipe.loss.pixel:
-            line["psnr"] = -10 * math.log10(line["pixel"] / self.recipe.loss.pixel / 4)
-        self.accelerator.log(line, step=images_seen)
-        if self.accelerator.is_main_process:
-            with (self.run / "log.jsonl").open("a") as file:
-                file.write(json.dumps({"images": images_seen, **line}) + "\n")
-            self.bar.set_postfix(
-                {k: f"{line[k]:.3g}" for k in self.sums}, psnr=f"{line.get('psnr', 0):.2f}"
-            )
-            if max(line.get("d_real", 1.0), line.get("d_fake", 1.0)) < SATURATED:
-                tqdm.write(
-                    f"warning: at {images_seen} images the discriminator is never wrong; "
-                    "lower optimizer.discriminator_rate"
-                )
-        self.sums, self.steps, self.since, self.images = {}, 0, time.monotonic(), images_seen
-
-    def sample(
-        self, portraits: torch.Tensor, fake: torch.Tensor, real: torch.Tensor, n: int
-    ) -> None:
-        """Write a grid: portraits, recovered faces, photos; at most 8 columns."""
-        if not self.accelerator.is_main_process:
-            return
-        rows = [torch.cat(list(row[:8].float()), 2) for row in (portraits, fake, real)]
-        (self.run / "samples").mkdir(exist_ok=True)
-        images.to_picture(torch.cat(rows, 1)).save(self.run / "samples" / f"{n:010d}.png")
 
 
 def open_run(run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
@@ -333,8 +311,8 @@ def _loop(trainer: Trainer, loader: Any, epoch_length: int, journal: Journal, en
             break
         epoch = trainer.counter.images // epoch_length
         trainer.set_rates(epoch)
-        portraits, photos = to_batch(item, accelerator.device)
-        losses = trainer.step(portraits, photos, epoch)
+        batch = to_batch(item, accelerator.device)
+        losses = trainer.step(batch, epoch)
 
         # Count, average, report.
         before = trainer.counter.images
@@ -344,7 +322,8 @@ def _loop(trainer: Trainer, loader: Any, epoch_length: int, journal: Journal, en
         journal.record(losses, seen, trainer.generator_optimizer.param_groups[0]["lr"])
         if seen // config.sample_every > before // config.sample_every:
             with torch.inference_mode():
-                journal.sample(portraits, trainer.ema.network(portraits).photo, photos, seen)
+                photos = trainer.ema.network(batch.portraits).photo
+                journal.sample(batch.portraits, photos, batch.photos, seen)
 
         # Save.
         if any(before < count <= seen for count in config.milestones):

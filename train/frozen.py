@@ -27,8 +27,8 @@ TEMPLATE_LANDMARKS = (
 TEMPLATE_SIZE = 112
 
 
-def find_frozen(source: str | Path, what: str) -> Path:
-    """The file of a frozen network: a path, or `org/name/file.safetensors` on the Hub.
+def find_frozen(source: str | Path, what: str, ending: str = "safetensors") -> Path:
+    """A file that helps in training: a path, or `org/name/file.ENDING` on the Hub.
 
     Raises:
         WeightsError: neither; says what kind of file is needed.
@@ -38,8 +38,8 @@ def find_frozen(source: str | Path, what: str) -> Path:
     parts = str(source).split("/")
     if len(parts) < 3 or str(source).startswith((".", "/")):
         raise WeightsError(
-            f"{source} does not exist: give {what} as a safetensors file, "
-            "or as org/name/file.safetensors on the Hub"
+            f"{source} does not exist: give {what} as a {ending} file, "
+            f"or as org/name/file.{ending} on the Hub"
         )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -23,12 +23,16 @@ class Photo:
         picture: RGB, 128 x 128, the face in the frame.
         identity: who it is; the key where the dataset does not say.
         attributes: every boolean column of the dataset, None where unknown.
+        context: `picture` with its real surroundings, `margin` pixels more on every side.
+        margin: in pixels of the frame; 0 where the dataset has no surroundings.
     """
 
     key: str
     picture: PILImage.Image
     identity: str
     attributes: dict[str, bool | None]
+    context: PILImage.Image
+    margin: int
 
 
 def load_table(source: str) -> DatasetDict:
@@ -83,7 +87,7 @@ def read_photos(dataset: Dataset, split: str, rows: range) -> Iterator[Photo | P
         record = dataset[row]
         key = f"{split}-{row:06d}"
         try:
-            picture = _face(record, column)
+            picture, context, margin = _face(record, column)
         except PictureError as error:
             name = record[column].get("path") or key
             yield PictureError(f"{name} ({key}): {error}")
@@ -94,6 +98,8 @@ def read_photos(dataset: Dataset, split: str, rows: range) -> Iterator[Photo | P
             picture,
             key if identity is None else str(identity),
             {name: record[name] for name in booleans},
+            context,
+            margin,
         )
 
 
@@ -106,15 +112,25 @@ def attribute_names(dataset: Dataset) -> list[str]:
     ]
 
 
-def _face(record: dict[str, Any], column: str) -> PILImage.Image:
+def _face(record: dict[str, Any], column: str) -> tuple[PILImage.Image, PILImage.Image, int]:
+    """The face in the frame, the same with its surroundings, and how wide these are."""
     content = record[column]
-    picture = images.load_picture(content["bytes"] or content["path"])
-    margin = int(record.get("margin") or 0)
-    if margin:
-        width, height = picture.size
-        picture = picture.crop((margin, margin, width - margin, height - margin))
-    square = images.centre_square(picture)
-    side = images.FACE_SIDE
-    if square.size == (side, side):
-        return square
-    return square.resize((side, side), PILImage.Resampling.LANCZOS)
+    whole = images.load_picture(content["bytes"] or content["path"])
+    border, side = int(record.get("margin") or 0), images.FACE_SIDE
+    inner = min(whole.size) - 2 * border
+    if inner < 1:
+        width, height = whole.size
+        raise PictureError(f"a margin of {border} leaves nothing of {width} x {height} pixels")
+    left, top = (whole.width - inner) // 2, (whole.height - inner) // 2
+    square = whole.crop((left, top, left + inner, top + inner))
+    margin = border * side // inner
+    if inner == side:
+        right, bottom = left + inner + margin, top + inner + margin
+        return square, whole.crop((left - margin, top - margin, right, bottom)), margin
+    picture = square.resize((side, side), PILImage.Resampling.LANCZOS)
+    if not margin:
+        return picture, picture, 0
+    reach = margin * inner / side
+    box = (left - reach, top - reach, left + inner + reach, top + inner + reach)
+    wide = (side + 2 * margin, side + 2 * margin)
+    return picture, whole.resize(wide, PILImage.Resampling.LANCZOS, box), margin

@@ -99,14 +99,14 @@ def card_data(row: Published, metrics: dict[str, Any]) -> ModelCardData:
 def beside_table(others: dict[str, Path]) -> str:
     """Means of other evaluations as a Markdown table."""
     lines = [
-        "| | seen PSNR | SSIM | identity | unseen PSNR | SSIM | identity |",
-        "|---|---|---|---|---|---|---|",
+        "| | photos | seen PSNR | SSIM | identity | unseen PSNR | SSIM | identity |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for label, path in others.items():
         if not path.is_file():
             raise UserError(f"{path} does not exist: run train.evaluate --out {path} first")
-        means = json.loads(path.read_text())["means"]
-        cells = []
+        content = json.loads(path.read_text())
+        means, cells = content["means"], [str(content["photos"])]
         for group in ("seen", "unseen"):
             found = means[group]["recovered"]
             cells += [f"{found['psnr']:.2f}", f"{found['ssim']:.3f}", f"{found['identity']:.3f}"]

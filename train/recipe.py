@@ -9,6 +9,7 @@ import yaml
 from face_destyle.configs import config_from_dict
 from face_destyle.errors import UserError
 from train.augment import AugmentConfig
+from train.misalign import MisalignConfig
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class DataConfig:
     limit: int = 0  # the first so many rows; 0 for all
     workers: int = 0
     cache: bool = True  # keep decoded pictures in memory: 49 kB each
+    turned: float = 0.0  # chance that a portrait is turned, shifted, scaled, strokes and all
+    turns: MisalignConfig = MisalignConfig()  # where its face may lie then
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ class LossConfig:
     pixel: float = 1.0
     l1: float = 0.0
     adversarial: float = 0.01
+    adversarial_after: int = 0  # images that are learnt from by the other losses alone
+    identity: float = 0.0
+    identity_network: str = ""  # a face embedding: path or Hub file; never the one that judges
+    perceptual: float = 0.0
+    perceptual_layers: tuple[str, ...] = ("relu3_2",)
+    perceptual_network: str = ""  # a distilled VGG-19: path or Hub file
+    alignment: float = 0.0  # of a network with spatial transformers, against the true alignment
     discriminator: float = 1.0
     epoch_decay: float = 0.995  # of the adversarial weight, down to its half (eq. 3.8)
 

@@ -3,6 +3,10 @@
     python -m train.stylize --photos PHOTOS --out PAIRS \
         --style the_scream=johnson_the_scream.safetensors --style candy=CANDY
 
+With --turns each photo is turned, shifted and scaled before it is stylized, so that the strokes
+stay upright. The column `alignment` says how, as in train/misalign.py, and is the identity where
+nothing is turned; `margin` says how much of the photo's real surroundings there was to turn in.
+
 The work is cut into chunks of photos; a chunk is one parquet file, complete or absent, so a
 killed run goes on where it was. Under `torchrun` or `accelerate launch` the processes share the
 chunks; the result does not depend on how many there are.
@@ -10,22 +14,20 @@ chunks; the result does not depend on how many there are.
 
 import argparse
 import hashlib
-import io
-import json
-import os
 import random
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset, DatasetDict, Features, Image, Value, disable_progress_bars
+from datasets import DatasetDict, disable_progress_bars
 from PIL import Image as PILImage
 from safetensors import safe_open
 from torch.nn import functional as F
@@ -34,8 +36,19 @@ from tqdm import tqdm
 from face_destyle import Stylizer, StylizerConfig, images
 from face_destyle.errors import UserError
 from face_destyle.models.base import load_weights
+from train.chunks import (
+    Chunk,
+    Place,
+    claim,
+    encode_png,
+    one_ahead,
+    read_chunk,
+    skipped_file,
+    write_chunk,
+)
 from train.console import one_line_errors
-from train.photos import Photo, attribute_names, open_photos, read_photos
+from train.misalign import MisalignConfig, Misalignment, named_misalignment
+from train.photos import Photo, open_photos
 from train.publish import check_may_share, push_pairs
 
 # Stroke scales of the further variants: the photo is stylized at this multiple of 128.
@@ -55,6 +68,26 @@ class StylizeArguments:
     seed: int = 0
     precision: str = "fp32"
     batch_size: int = field(default=32)
+    misalign: bool = False
+    angles: tuple[float, ...] = ()  # how far each variant is turned, in degrees; else drawn
+    bounds: MisalignConfig = MisalignConfig()
+
+    def misalignment(self, variant: int, key: str) -> Misalignment:
+        """How a variant of a photo is turned: the same for all styles."""
+        if not self.misalign:
+            return Misalignment()
+        angle = self.angles[variant] if self.angles else None
+        return named_misalignment(self.bounds, self.seed, key, variant, angle)
+
+    def stroke(self, key: str, style: str, variant: int) -> "Stroke":
+        """How a portrait is stylized: of a turned photo the strokes stay upright.
+
+        Where the angles are given they are all that differs between the variants.
+        """
+        stroke = draw_stroke(self.seed, key, style, variant)
+        if self.angles:
+            return Stroke()
+        return Stroke(stroke.scale) if self.misalign else stroke
 
 
 @dataclass(frozen=True)
@@ -112,7 +145,7 @@ def _resize(pictures: torch.Tensor, side: int) -> torch.Tensor:
 
 
 class PairMaker:
-    """Turns photos into rows of pairs on one device."""
+    """Turns photos into portraits on one device."""
 
     def __init__(self, arguments: StylizeArguments, device: torch.device):
         self.arguments = arguments
@@ -122,39 +155,23 @@ class PairMaker:
             for style, source in arguments.styles.items()
         }
 
-    def rows(
-        self, photos: list[Photo], split: str, pool: ThreadPoolExecutor
-    ) -> Iterator[dict[str, Any]]:
-        """One row for each photo, style and variant, in this order.
+    def paint(self, chunk: Chunk, pool: ThreadPoolExecutor) -> dict[Place, Future[bytes]]:
+        """The PNG of every photo, style and variant, in this order.
 
-        The PNGs are encoded in `pool` while the network works on the next batch.
+        They are encoded in `pool` while the network works on the next batch.
         """
-        if not photos:
-            return
-        batch = images.to_tensor([photo.picture for photo in photos], images.FACE_SIDE)
-        batch = batch.to(self.device)
-        encoded = list(pool.map(_png, (photo.picture for photo in photos)))
-        portraits: dict[tuple[int, str, int], Any] = {}
-        for style, network in self.networks.items():
-            for variant in range(self.arguments.variants):
-                for members, stroke in self._groups(photos, style, variant):
+        portraits: dict[Place, Future[bytes]] = {}
+        for variant, pixels in enumerate(chunk.pictures):
+            batch = images.from_uint8(pixels.to(self.device))
+            for style, network in self.networks.items():
+                for members, stroke in self._groups(chunk.photos, style, variant):
                     painted = self._paint(network, batch[members], stroke)
-                    for member, pixels in zip(members, painted, strict=True):
-                        future = pool.submit(_png, PILImage.fromarray(pixels))
+                    for member, portrait in zip(members, painted, strict=True):
+                        future = pool.submit(encode_png, PILImage.fromarray(portrait))
                         portraits[member, style, variant] = future
-        for index, photo in enumerate(photos):
-            for style in self.networks:
-                for variant in range(self.arguments.variants):
-                    yield {
-                        "portrait": {"bytes": portraits[index, style, variant].result()},
-                        "photo": {"bytes": encoded[index]},
-                        "style": style,
-                        "identity": photo.identity,
-                        "attributes": photo.attributes,
-                        "split": split,
-                        "photo_key": photo.key,
-                        "variant": variant,
-                    }
+        variants = range(len(chunk.pictures))
+        places = product(range(len(chunk.photos)), self.networks, variants)
+        return {place: portraits[place] for place in places}
 
     def _groups(
         self, photos: list[Photo], style: str, variant: int
@@ -162,7 +179,7 @@ class PairMaker:
         """Photos of the same stroke, in batches: one call of the network each."""
         by_stroke: dict[Stroke, list[int]] = {}
         for index, photo in enumerate(photos):
-            stroke = draw_stroke(self.arguments.seed, photo.key, style, variant)
+            stroke = self.arguments.stroke(photo.key, style, variant)
             by_stroke.setdefault(stroke, []).append(index)
         size = self.arguments.batch_size
         return [
@@ -174,29 +191,6 @@ class PairMaker:
     def _paint(self, network: Stylizer, photos: torch.Tensor, stroke: Stroke) -> np.ndarray:
         painted = stylize_batch(network, photos, stroke, self.arguments.precision == "bf16")
         return images.to_uint8(painted).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _png(picture: PILImage.Image) -> bytes:
-    buffer = io.BytesIO()
-    # The fastest level: the files are a tenth larger and written in a third of the time.
-    picture.save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def features(attributes: list[str]) -> Features:
-    """The columns of a pair dataset."""
-    return Features(
-        {
-            "portrait": Image(),
-            "photo": Image(),
-            "style": Value("string"),
-            "identity": Value("string"),
-            "attributes": {name: Value("bool") for name in attributes or ["unknown"]},
-            "split": Value("string"),
-            "photo_key": Value("string"),
-            "variant": Value("int32"),
-        }
-    )
 
 
 def plan(table: DatasetDict, arguments: StylizeArguments) -> list[tuple[str, int, range]]:
@@ -215,27 +209,6 @@ def plan(table: DatasetDict, arguments: StylizeArguments) -> list[tuple[str, int
     return chunks
 
 
-def claim(out: Path, arguments: StylizeArguments) -> None:
-    """Write down what the folder is for, or check that it is for the same.
-
-    Raises:
-        UserError: the folder holds something else.
-    """
-    description = json.dumps(asdict(arguments), indent=2)
-    path = out / "stylize.json"
-    if path.is_file():
-        if path.read_text() != description:
-            raise UserError(f"{out} holds pairs of another run (see {path}): choose another --out")
-        return
-    try:
-        if out.exists() and any(out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no pairs: choose another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(description)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from error
-
-
 def stylize(arguments: StylizeArguments, out: Path) -> list[str]:
     """Make all pairs that are not there yet.
 
@@ -249,95 +222,52 @@ def stylize(arguments: StylizeArguments, out: Path) -> list[str]:
     chunks = plan(table, arguments)
     maker = PairMaker(arguments, state.device)
     with state.main_process_first():
-        claim(out, arguments)
-    skipped: list[str] = []
-    mine = chunks[state.process_index :: state.num_processes]
-    photos = sum(len(rows) for _, _, rows in mine)
+        claim(out, "stylize.json", arguments, "pairs")
+    turns = [partial(arguments.misalignment, variant) for variant in range(arguments.variants)]
+    targets, tasks, photos = [], [], 0
+    for split, number, rows in chunks[state.process_index :: state.num_processes]:
+        target = out / f"{split}-{number:05d}.parquet"
+        targets.append(target)
+        if not target.exists():
+            tasks.append(partial(read_chunk, table[split], split, rows, target, turns))
+            photos += len(rows)
     with (
         tqdm(total=photos, unit="photo", disable=not state.is_local_main_process) as bar,
         ThreadPoolExecutor(2) as pool,
     ):
-        for split, number, rows in mine:
-            target = out / f"{split}-{number:05d}.parquet"
-            if not target.exists():
-                _write_chunk(maker, table[split], split, rows, target, pool)
-            if _skipped(target).exists():
-                skipped += _skipped(target).read_text().splitlines()
-            bar.update(len(rows))
-    skipped = gather_object(skipped)
+        _make_files(maker, tasks, pool, bar)
+    reports = [path for path in map(skipped_file, targets) if path.exists()]
+    skipped: list[str] = gather_object(
+        [line for path in reports for line in path.read_text().splitlines()]
+    )
     if state.is_main_process:
         for line in skipped:
             tqdm.write(f"skipped {line}", file=sys.stderr)
     return skipped
 
 
-def _write_chunk(
-    maker: PairMaker,
-    dataset: Dataset,
-    split: str,
-    rows: range,
-    target: Path,
-    pool: ThreadPoolExecutor,
+def _make_files(
+    maker: PairMaker, tasks: Sequence[Callable[[], Chunk]], pool: ThreadPoolExecutor, bar: tqdm
 ) -> None:
-    read = list(read_photos(dataset, split, rows))
-    photos = [item for item in read if isinstance(item, Photo)]
-    columns = features(attribute_names(dataset))
-    rows_made = list(maker.rows(photos, split, pool))
-    # Of no rows at all from_list would take no columns.
-    by_column = {name: [row[name] for row in rows_made] for name in columns}
-    pairs = Dataset.from_dict(by_column, features=columns)
-    partial = target.with_suffix(".partial")
-    pairs.to_parquet(str(partial))
-    broken = [" ".join(str(item).split()) for item in read if not isinstance(item, Photo)]
-    if broken:
-        _skipped(target).write_text("\n".join(broken) + "\n")
-    os.replace(partial, target)
-
-
-def _skipped(target: Path) -> Path:
-    """Where the broken pictures of a chunk are named, for a run that goes on to report too."""
-    return target.with_suffix(".skipped")
+    """Paint chunk after chunk; the next is read and the last is written beside the network."""
+    writing: Future[None] | None = None
+    for chunk in one_ahead(tasks, pool):
+        photos = [pool.submit(encode_png, photo.picture) for photo in chunk.photos]
+        portraits = maker.paint(chunk, pool)
+        if writing:
+            writing.result()  # no more than two chunks are in memory
+        writing = pool.submit(write_chunk, chunk, portraits, photos)
+        bar.update(len(chunk.photos) + len(chunk.broken))
+    if writing:
+        writing.result()
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, 1 where pictures were skipped, 2 on bad arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--photos", required=True, help="folder, parquet folder or Hub id")
-    parser.add_argument("--style", action="append", default=[], metavar="NAME=WEIGHTS")
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--split", action="append", default=[], help="all where none is given")
-    parser.add_argument(
-        "--variants",
-        type=int,
-        default=1,
-        help="portraits of each photo and style; the second on have strokes turned and scaled",
-    )
-    parser.add_argument("--limit", type=int, default=0, help="photos of each split; 0 for all")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--push-to-hub", metavar="ORG/NAME")
-    parser.add_argument("--licence", help="of the photos: needed to push")
-    given = parser.parse_args(argv)
+    given = _parser().parse_args(argv)
     try:
-        styles = dict(_named(text) for text in given.style)
-        if not styles:
-            raise UserError("give at least one --style NAME=WEIGHTS")
-        if given.variants < 1 or given.batch_size < 1 or given.limit < 0:
-            raise UserError("--variants and --batch-size start at 1, --limit at 0")
-        arguments = StylizeArguments(
-            given.photos,
-            styles,
-            tuple(given.split),
-            given.variants,
-            given.limit,
-            seed=given.seed,
-            precision=given.precision,
-            batch_size=given.batch_size,
-        )
+        arguments = _arguments(given)
         if given.push_to_hub:
             check_may_share(given.photos, given.licence)  # before the work, not after it
         skipped = stylize(arguments, given.out)
@@ -353,11 +283,78 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if skipped else 0
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--photos", required=True, help="folder, parquet folder or Hub id")
+    parser.add_argument("--style", action="append", default=[], metavar="NAME=WEIGHTS")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--split", action="append", default=[], help="all where none is given")
+    parser.add_argument(
+        "--variants",
+        type=int,
+        help="portraits of each photo and style, 1 where it is not given; the second on have\n"
+        "strokes turned and scaled, or scaled alone with --turns",
+    )
+    parser.add_argument(
+        "--turns",
+        action="store_true",
+        help="turn, shift and scale each photo anew for each variant, then stylize it",
+    )
+    parser.add_argument(
+        "--angles",
+        metavar="0,15,30,45",
+        help="as --turns, but one variant for each of these angles, to either side; plain strokes",
+    )
+    parser.add_argument("--limit", type=int, default=0, help="photos of each split; 0 for all")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--push-to-hub", metavar="ORG/NAME")
+    parser.add_argument("--licence", help="of the photos: needed to push")
+    return parser
+
+
+def _arguments(given: argparse.Namespace) -> StylizeArguments:
+    styles = dict(_named(text) for text in given.style)
+    if not styles:
+        raise UserError("give at least one --style NAME=WEIGHTS")
+    angles = () if given.angles is None else _angles(given.angles)
+    if angles and given.variants is not None:
+        raise UserError("--angles makes a variant for each angle: leave --variants out")
+    variants = len(angles) or (1 if given.variants is None else given.variants)
+    if variants < 1 or given.batch_size < 1 or given.limit < 0:
+        raise UserError("--variants and --batch-size start at 1, --limit at 0")
+    return StylizeArguments(
+        given.photos,
+        styles,
+        tuple(given.split),
+        variants,
+        given.limit,
+        seed=given.seed,
+        precision=given.precision,
+        batch_size=given.batch_size,
+        misalign=given.turns or bool(angles),
+        angles=angles,
+    )
+
+
 def _named(text: str) -> tuple[str, str]:
     name, separator, source = text.partition("=")
     if not separator or not name or not source:
         raise UserError(f"--style {text}: write NAME=WEIGHTS")
     return name, source
+
+
+def _angles(text: str) -> tuple[float, ...]:
+    try:
+        angles = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        angles = ()
+    if not angles or not all(0 <= angle <= 180 for angle in angles):
+        raise UserError(f"--angles {text}: write degrees from 0 to 180, with commas between")
+    return angles
 
 
 if __name__ == "__main__":

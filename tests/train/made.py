@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from tests import drawn
 from train.frozen import FaceEmbedding, PerceptualNetwork
+from train.misalign import MisalignConfig, named_misalignment, turn_photo
 
 GENERATOR = {
     "image_size": 32,
@@ -21,6 +22,8 @@ GENERATOR = {
     "decoder_widths": [8],
     "decoder_kernels": [3],
     "decoder_blocks": [1],
+    "skip_sizes": [16],
+    "skip_width": 4,
     "tail_width": 8,
 }
 DISCRIMINATOR = {"image_size": 32, "widths": [8, 8], "full_width": 8}
@@ -64,6 +67,41 @@ def pairs(folder: Path, count: int = 6, splits: tuple[str, ...] = ("train",)) ->
                 lines.append(json.dumps(row))
         (target / "metadata.jsonl").write_text("\n".join(lines))
     return folder
+
+
+def turned_pairs(folder: Path, count: int = 3, variants: int = 2, margin: int = 0) -> Path:
+    """A split `train` of turned photos and their negatives, each with its alignment."""
+    target = folder / "train"
+    target.mkdir(parents=True)
+    lines = []
+    for seed in range(count):
+        drawn.face(seed).save(target / f"{seed:02d}.png")
+        for variant in range(variants):
+            one = named_misalignment(MisalignConfig(), 0, str(seed), variant)
+            photo = turn_photo(drawn.face(seed), 0, one)
+            for style, portrait in (("same", photo), ("negative", ImageOps.invert(photo))):
+                name = f"{seed:02d}-{variant}-{style}.png"
+                portrait.save(target / name)
+                row = {
+                    "portrait_file_name": name,
+                    "photo_file_name": f"{seed:02d}.png",
+                    "style": style,
+                    "identity": f"p{seed}",
+                    "photo_key": f"train-{seed}",
+                    "variant": variant,
+                    "alignment": one.alignment().flatten().tolist(),
+                    "margin": margin if seed else 0,
+                }
+                lines.append(json.dumps(row))
+    (target / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def circle_psnr(one: torch.Tensor, two: torch.Tensor) -> float:
+    """PSNR in dB of `(N, 3, S, S)` in [-1, 1], in a circle that every misalignment leaves whole."""
+    ticks = (torch.arange(one.shape[-1]) + 0.5) / one.shape[-1] * 2 - 1
+    inside = ticks[:, None].square() + ticks.square() < 0.8**2
+    return float(-10 * ((one - two)[..., inside] / 2).square().mean().log10())
 
 
 def recipe(folder: Path, data: Path, **sections: dict[str, Any]) -> Path:

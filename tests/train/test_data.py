@@ -11,13 +11,15 @@ from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, DataLoader
 
 from face_destyle import UserError, images
+from face_destyle.models.similarity import parameters_of, warp
 from tests import drawn
 from tests.train import made
 from train.augment import AugmentConfig
-from train.data import Pairs, Positions, decode, open_pairs, to_batch
+from train.data import ALIGNED, Batch, Pairs, Positions, decode, open_pairs, to_batch
 from train.recipe import DataConfig
 
 CHANGES = AugmentConfig(blend=0.5, mix=0.5, noise=0.2, patches=0.5, strokes=0.5, plain=0.2)
+PLAIN = AugmentConfig()
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,8 @@ def batches(pairs: Pairs, size: int, start: int = 0, end: int = 24) -> list[torc
     """Portraits and photos side by side, picture by picture."""
     loader = DataLoader(pairs, batch_size=size, sampler=Positions(len(pairs), start, end, seed=0))
     device = torch.device("cpu")
-    return [picture for item in loader for picture in torch.cat(to_batch(item, device), 3)]
+    made_batches = [to_batch(item, device) for item in loader]
+    return [one for batch in made_batches for one in torch.cat([batch.portraits, batch.photos], 3)]
 
 
 class TestPositions:
@@ -101,7 +104,8 @@ def test_portrait_and_photo_are_mirrored_together(data: Path) -> None:
     pairs = open_all(data, AugmentConfig(), styles=("negative",))
     seen = set()
     for item in DataLoader(pairs, batch_size=1, sampler=Positions(len(pairs), 0, 24, seed=0)):
-        portraits, photos = to_batch(item, torch.device("cpu"))
+        batch = to_batch(item, torch.device("cpu"))
+        portraits, photos = batch.portraits, batch.photos
         assert (portraits + photos).abs().mean() < 0.02  # it is the negative, not the mirrored one
         seen.add(bool(item["draws"]["mirror"]))
         flipped = bool(item["draws"]["mirror"])
@@ -136,6 +140,115 @@ def test_variants_are_counted_from_the_plain_one(tmp_path: Path) -> None:
     assert open_all(tmp_path, variants=1).rows == [0, 3]
     assert open_all(tmp_path, variants=2).rows == [0, 1, 3, 4]
     assert len(open_all(tmp_path)) == 6
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.turned_pairs(tmp_path_factory.mktemp("turned"))
+
+
+def open_turned(folder: Path, changes: AugmentConfig = PLAIN, **config: Any) -> Pairs:
+    return Pairs(str(folder), DataConfig(**config), changes, seed=0, side=128)
+
+
+def whole(pairs: Pairs, epochs: int = 2) -> list[tuple[dict[str, Any], Batch]]:
+    """Items and their batches of one."""
+    positions = Positions(len(pairs), 0, epochs * len(pairs), seed=0)
+    loader = DataLoader(pairs, batch_size=1, sampler=positions)
+    return [(item, to_batch(item, torch.device("cpu"))) for item in loader]
+
+
+def back_psnr(batch: Batch) -> float:
+    """How like the photo the portrait is, once its alignment is undone."""
+    return made.circle_psnr(warp(batch.portraits, batch.alignment), batch.photos)
+
+
+class TestTurned:
+    def test_nothing_is_turned_by_default(self, data: Path) -> None:
+        for _, batch in whole(open_all(data), epochs=1):
+            assert torch.equal(batch.alignment + 0.0, ALIGNED[None])
+
+    def test_the_other_draws_stay_as_they_are(self, data: Path) -> None:
+        plain, every = open_all(data), open_all(data, turned=1.0)
+        for row in range(len(plain)):
+            one, two = plain[0, row], every[0, row]
+            assert all(np.array_equal(one["draws"][n], two["draws"][n]) for n in one["draws"])
+            assert all(torch.equal(one[name], two[name]) for name in ("second", "other"))
+            assert not torch.equal(one["turned"], two["turned"])
+
+    def test_an_aligned_portrait_is_turned_anew(self, data: Path) -> None:
+        pairs = Pairs(str(data), DataConfig(turned=1.0), PLAIN, seed=0, side=128)
+        seen, angles = set(), []
+        for item, batch in whole(pairs):
+            assert not torch.equal(item["turned"], item["alignment"])
+            angles.append(parameters_of(batch.alignment)[0, 0].item())
+            seen.add(bool(item["draws"]["mirror"]))
+        assert seen == {True, False}
+        assert len(set(angles)) == 24 and max(angles) > 30 and min(angles) < -30
+
+    def test_the_chance(self, data: Path) -> None:
+        pairs = open_all(data, turned=0.3)
+        found = [
+            torch.equal(pairs[epoch, row]["turned"], ALIGNED)
+            for epoch in range(20)
+            for row in range(12)
+        ]
+        assert np.mean(found) == pytest.approx(0.7, abs=0.1)
+
+    @pytest.mark.parametrize("chance", [0.0, 1.0])
+    def test_the_alignment_brings_the_portrait_back(self, turned: Path, chance: float) -> None:
+        """Mirrored or not, turned once or twice."""
+        pairs = open_turned(turned, styles=("same",), turned=chance)
+        mirrors = set()
+        for item, batch in whole(pairs):
+            assert back_psnr(batch) > 24
+            assert made.circle_psnr(batch.portraits, batch.photos) < 22
+            mirrors.add(bool(item["draws"]["mirror"]))
+            angles = [parameters_of(item[name])[0] for name in ("alignment", "turned")]
+            assert (angles[0] - angles[1])[0].abs() <= 9.001
+            assert torch.equal(*angles) is (chance == 0)
+            assert angles[1][0].abs() <= 45 and 0.8 <= angles[1][1] + 1e-6 <= 1.001
+        assert mirrors == {True, False}
+
+    def test_a_turn_of_an_aligned_portrait_is_undone_too(self, tmp_path: Path) -> None:
+        folder = tmp_path / "train"
+        folder.mkdir()
+        drawn.face().save(folder / "a.png")
+        row = {"portrait_file_name": "a.png", "photo_file_name": "a.png"}
+        (folder / "metadata.jsonl").write_text(json.dumps(row))
+        pairs = open_turned(tmp_path, turned=1.0)
+        found = whole(pairs, epochs=12)
+        assert min(back_psnr(batch) for _, batch in found) > 24
+        assert {bool(item["draws"]["mirror"]) for item, _ in found} == {True, False}
+
+    def test_only_portraits_that_lie_alike_are_mixed(self, turned: Path) -> None:
+        pairs = open_turned(turned, AugmentConfig(blend=1.0))
+        table = open_pairs(str(turned), "train")
+        partners = set()
+        for epoch in range(6):
+            for row in range(len(pairs)):
+                second = pairs[epoch, row]["second"]
+                alike = [
+                    torch.equal(second, decode(table[sibling]["portrait"], 128))
+                    for sibling in (row, row ^ 1)
+                ]
+                assert sum(alike) == 1
+                partners.add(alike[0])
+        assert partners == {True, False}  # the other style of the same turn is among them
+
+    def test_a_batch_is_turned_as_its_portraits_are_alone(self, data: Path) -> None:
+        pairs = open_all(data, turned=0.5)
+        small, large = batches(pairs, 1), batches(pairs, 8)
+        assert max((one - two).abs().max() for one, two in zip(small, large, strict=True)) < 1e-4
+
+    def test_an_alignment_that_is_none_is_named(self, tmp_path: Path) -> None:
+        folder = made.turned_pairs(tmp_path, count=1)
+        path = folder / "train" / "metadata.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows[2]["alignment"] = [1.0, 0.0]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        with pytest.raises(UserError, match="alignment of row 2 is not six numbers"):
+            open_turned(folder)
 
 
 class TestMessages:

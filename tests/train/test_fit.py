@@ -16,6 +16,7 @@ from face_destyle import FDNN, FDNNDiscriminator, HubModel
 from face_destyle.errors import UserError
 from tests.train import made
 from train.checkpoints import checkpoints
+from train.data import ALIGNED, Batch
 from train.ema import EMA
 from train.fit import (
     Trainer,
@@ -105,6 +106,14 @@ def test_the_pixel_loss_falls_on_a_few_pairs(tmp_path: Path, data: Path) -> None
     assert lines[-1]["pixel"] < lines[0]["pixel"] / 2
 
 
+def test_the_discriminator_joins_later(tmp_path: Path, data: Path) -> None:
+    path = made.recipe(tmp_path, data, loss={"adversarial_after": 48})
+    fit(load_recipe(path), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert ["d_real" in line for line in lines] == [False] * 3 + [True] * 2
+    assert ["adversarial" in line for line in lines] == [False] * 3 + [True] * 2
+
+
 def test_a_run_starts_from_given_weights(tmp_path: Path, data: Path) -> None:
     recipe = load_recipe(made.recipe(tmp_path, data))
     weights = fit(recipe, tmp_path / "first")
@@ -132,12 +141,25 @@ def test_the_generator_step_leaves_the_discriminator_alone(tmp_path: Path, data:
     trainer = Trainer(load_recipe(made.recipe(tmp_path, data)), Accelerator(cpu=True))
     before = {k: v.clone() for k, v in trainer.discriminator.state_dict().items()}
     portraits = torch.rand(4, 3, 32, 32) * 2 - 1
-    fake = trainer.generator(portraits).photo
-    trainer.generator_step(fake, portraits, (), 0)
+    batch = Batch(portraits, portraits, ALIGNED.expand(4, 2, 3))
+    trainer.generator_step(trainer.generator(portraits), batch, (), 0)
     assert all(p.grad is None for p in trainer.discriminator.parameters())
     assert all(p.requires_grad for p in trainer.discriminator.parameters())
     after = trainer.discriminator.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+@pytest.mark.parametrize("name", ["identity", "perceptual"])
+def test_a_loss_without_its_network_is_named(tmp_path: Path, data: Path, name: str) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, data, loss={name: 0.1}))
+    with pytest.raises(UserError, match=rf"loss\.{name} needs a network.*{name}_network"):
+        Trainer(recipe, Accelerator(cpu=True))
+
+
+def test_an_alignment_loss_needs_a_network_that_aligns(tmp_path: Path, data: Path) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, data, loss={"alignment": 1.0}))
+    with pytest.raises(UserError, match=r"loss\.alignment to 0"):
+        fit(recipe, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -58,11 +58,11 @@ def test_a_card_tells_the_measured_figures(tmp_path: Path, row: published.Publis
     measured(card)
     other = tmp_path / "other.json"
     means = {group: {"recovered": SCORES | {"psnr": 17.25}} for group in ("seen", "unseen")}
-    other.write_text(json.dumps({"means": means}))
+    other.write_text(json.dumps({"photos": 300, "means": means}))
     publish.write_card(row, card, {"pix2pix": other})
     text = (card / "README.md").read_text()
     assert "| candy | seen | 19.50 -> 19.50 |" in text
-    assert "| pix2pix | 17.25 | 0.700 | 0.400 | 17.25 |" in text
+    assert "| pix2pix | 300 | 17.25 | 0.700 | 0.400 | 17.25 |" in text
     assert "non-commercial" in text and "model-index" in text and "value: 19.5" in text
     assert "pipeline_tag: image-to-image" in text
 

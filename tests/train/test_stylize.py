@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Image, Value, load_dataset
+from datasets import Dataset, Image, List, Value, load_dataset
 from PIL import Image as PILImage
 from PIL import ImageOps
 from safetensors.torch import save_file
 
 from face_destyle import Stylizer, StylizerConfig, images
+from face_destyle.models.similarity import parameters_of
 from tests import drawn
 from tests.train import made
+from train.misalign import MisalignConfig, named_misalignment, turn_photo
+from train.photos import Photo, open_photos, read_photos
 from train.stylize import (
     SCALES,
     Stroke,
@@ -97,7 +100,10 @@ def test_columns_and_content(photos: Path, style: Path, tmp_path: Path) -> None:
         "split": Value("string"),
         "photo_key": Value("string"),
         "variant": Value("int32"),
+        "alignment": List(Value("float32")),
+        "margin": Value("int32"),
     }
+    assert pairs["alignment"][:] == [[1, 0, 0, 0, 1, 0]] * 12 and set(pairs["margin"]) == {0}
     assert len(pairs) == 12
     assert pairs["style"][:4] == ["odd", "even", "odd", "even"]
     assert pairs["identity"][::4] == ["p0", "p1", "p2"]
@@ -163,7 +169,8 @@ def test_two_processes_give_what_one_gives(style: Path, tmp_path: Path, broken: 
     world = tmp_path / "world"
     world.mkdir()
     arguments = [str(world), "--photos", str(photos), "--style", f"odd={style}"]
-    arguments += ["--split", "test", "--split", "train", "--out", str(tmp_path / "two")]
+    more = ["--split", "test", "--split", "train", "--turns"]
+    arguments += [*more, "--out", str(tmp_path / "two")]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -173,7 +180,6 @@ def test_two_processes_give_what_one_gives(style: Path, tmp_path: Path, broken: 
     assert {path.name: path.read_text() for path in world.iterdir()} == {"0": "2", "1": "2"}
     assert done.returncode == (1 if broken else 0), done.stderr
     assert done.stderr.count("01.png (train-000001)") == (1 if broken else 0)
-    more = ["--split", "test", "--split", "train"]
     assert run(photos, style, tmp_path / "one", *more) == (1 if broken else 0)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
     assert len(contents(tmp_path / "one")) == 2
@@ -202,6 +208,95 @@ def test_the_margin_is_cut_off(style: Path, tmp_path: Path) -> None:
     assert np.array_equal(pair["photo"], drawn.face())
     assert pair["identity"] == pair["photo_key"]
     assert pair["attributes"] == {"unknown": None}
+    assert pair["margin"] == 12
+
+
+@pytest.fixture(scope="module")
+def turned(photos: Path, style: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    out = tmp_path_factory.mktemp("turned") / "pairs"
+    more = ["--style", f"even={style}", "--turns", "--variants", "2", "--split", "train"]
+    assert run(photos, style, out, *more) == 0
+    return read(out)
+
+
+class TestTurns:
+    def test_the_photo_is_turned_and_then_stylized(self, turned: Dataset, style: Path) -> None:
+        network = Stylizer.from_pretrained(style)
+        for row in range(0, len(turned), 4):
+            pair = turned[row]
+            one = named_misalignment(MisalignConfig(), 0, pair["photo_key"], 0)
+            assert pair["alignment"] == one.alignment().flatten().tolist()
+            photo = images.to_tensor([turn_photo(pair["photo"], 0, one)], 128)
+            with torch.inference_mode():
+                painted = images.to_uint8(network(photo))[0].permute(1, 2, 0)
+            # Alone or in a batch, a level of rounding may differ.
+            away = np.asarray(pair["portrait"]).astype(int) - painted.numpy()
+            assert np.abs(away).max() <= 1
+            assert np.array_equal(pair["photo"], drawn.face(row // 4))
+
+    def test_every_variant_lies_otherwise_in_all_styles(self, turned: Dataset) -> None:
+        poses = [tuple(six) for six in turned["alignment"]]
+        assert turned["style"][:4] == ["odd", "odd", "even", "even"]
+        assert poses[::4] == poses[2::4] and poses[1::4] == poses[3::4]
+        assert len(set(poses)) == 12
+
+    def test_the_strokes_stay_upright(self) -> None:
+        keys = [f"train-{row}" for row in range(50)]
+        arguments = StylizeArguments("", {}, variants=2, misalign=True)
+        strokes = {arguments.stroke(key, "candy", 1) for key in keys}
+        assert strokes == {Stroke(scale, 0) for scale in SCALES}
+        assert {arguments.stroke(key, "candy", 0) for key in keys} == {Stroke()}
+
+    def test_a_variant_for_each_angle(self, photos: Path, style: Path, tmp_path: Path) -> None:
+        out = tmp_path / "pairs"
+        assert run(photos, style, out, "--angles", "0,15,30,45", "--split", "train") == 0
+        pairs = read(out)
+        assert pairs["variant"][:4] == [0, 1, 2, 3] and len(pairs) == 24
+        poses = parameters_of(torch.tensor(pairs["alignment"][:]).reshape(-1, 2, 3))
+        angles = poses[:, 0].reshape(6, 4)
+        assert torch.allclose(angles.abs(), torch.tensor([0.0, 15, 30, 45]).expand(6, 4), atol=1e-3)
+        assert {*angles[:, 1:].sign().flatten().tolist()} == {-1, 1}
+        assert len({*poses[:, 1].tolist()}) == 24  # the scale is drawn for each
+
+    def test_the_real_surroundings_are_used(self, style: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "photos" / "train"
+        folder.mkdir(parents=True)
+        for name, colour in (("a", "red"), ("b", "blue")):
+            ImageOps.expand(drawn.face(), 16, colour).save(folder / f"{name}.png")
+        rows = [{"file_name": f"{name}.png", "margin": 16} for name in "ab"]
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        read_all = list(
+            read_photos(open_photos(str(tmp_path / "photos"))["train"], "train", range(2))
+        )
+        for photo, pixel in zip(read_all, ((255, 0, 0), (0, 0, 255)), strict=True):
+            assert isinstance(photo, Photo)
+            assert (photo.margin, photo.context.size) == (16, (160, 160))
+            assert photo.context.getpixel((8, 80)) == pixel
+            assert np.array_equal(photo.context.crop((16, 16, 144, 144)), photo.picture)
+        assert run(tmp_path / "photos", style, tmp_path / "pairs", "--turns", "--seed", "1") == 0
+        assert set(read(tmp_path / "pairs")["margin"]) == {16}
+
+    def test_surroundings_of_a_larger_photo_are_scaled_with_it(self, tmp_path: Path) -> None:
+        folder = tmp_path / "photos" / "train"
+        folder.mkdir(parents=True)
+        whole = ImageOps.expand(drawn.face(size=256), 41, "red")
+        whole.save(folder / "a.png")
+        (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "margin": 41}))
+        (photo,) = read_photos(open_photos(str(tmp_path / "photos"))["train"], "train", range(1))
+        assert isinstance(photo, Photo)
+        assert (photo.margin, photo.context.size) == (20, (168, 168))
+        inside = images.to_tensor([photo.context.crop((20, 20, 148, 148))], 128)
+        assert made.circle_psnr(inside, images.to_tensor([photo.picture], 128)) > 50
+
+    def test_a_margin_that_leaves_nothing_is_reported(
+        self, style: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "photos" / "train"
+        folder.mkdir(parents=True)
+        drawn.face().save(folder / "a.png")
+        (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "margin": 64}))
+        assert run(tmp_path / "photos", style, tmp_path / "pairs") == 1
+        assert "a margin of 64 leaves nothing of 128 x 128 pixels" in capsys.readouterr().err
 
 
 def test_the_limit_counts_photos_of_each_split(photos: Path, style: Path, tmp_path: Path) -> None:
@@ -277,6 +372,13 @@ def test_bad_arguments_end_in_one_line(
         (["--photos", str(empty), "--style", f"a={style}"], "empty"),
         (["--photos", str(tmp_path / "none"), "--style", f"a={style}"], "none"),
         (["--photos", str(photos), "--style", f"a={style}", "--variants", "0"], "--variants"),
+        (["--photos", str(photos), "--style", f"a={style}", "--angles", "0,x"], "--angles 0,x"),
+        (["--photos", str(photos), "--style", f"a={style}", "--angles", "-5"], "--angles -5"),
+        (
+            ["--photos", str(photos), "--style", f"a={style}"]
+            + ["--angles", "0,9", "--variants", "2"],
+            "leave --variants out",
+        ),
     ]
     for arguments, named in cases:
         assert main([*arguments, "--out", str(target)]) == 2, arguments

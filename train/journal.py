@@ -1,0 +1,73 @@
+"""What a run leaves to read: log.jsonl, TensorBoard, sample grids, the progress bar."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from face_destyle import images
+from train.recipe import Recipe
+
+# Below this the discriminator tells every picture: its gradient says nothing any more.
+SATURATED = 0.05
+
+
+class Journal:
+    """Collects the losses of a run and writes them down, an interval at a time."""
+
+    def __init__(self, run: Path, recipe: Recipe, accelerator: Accelerator, start: int):
+        self.run, self.recipe, self.accelerator = run, recipe, accelerator
+        self.bar = tqdm(
+            total=recipe.train.images,
+            initial=start,
+            unit="image",
+            smoothing=0.05,
+            disable=not accelerator.is_main_process,
+        )
+        self.sums: dict[str, float] = {}
+        self.steps = 0
+        self.since = time.monotonic()
+        self.images = start
+
+    def record(self, losses: dict[str, torch.Tensor], images_seen: int, rate: float) -> None:
+        """Add one step; write a line where the interval is full."""
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().item()
+        self.steps += 1
+        self.bar.update(images_seen - self.bar.n)
+        if images_seen // self.recipe.train.log_every > self.images // self.recipe.train.log_every:
+            self._write(images_seen, rate)
+
+    def _write(self, images_seen: int, rate: float) -> None:
+        line: dict[str, float] = {k: v / self.steps for k, v in self.sums.items()}
+        line["images_per_second"] = (images_seen - self.images) / (time.monotonic() - self.since)
+        line["learning_rate"] = rate
+        if self.recipe.loss.pixel:
+            line["psnr"] = -10 * math.log10(line["pixel"] / self.recipe.loss.pixel / 4)
+        self.accelerator.log(line, step=images_seen)
+        if self.accelerator.is_main_process:
+            with (self.run / "log.jsonl").open("a") as file:
+                file.write(json.dumps({"images": images_seen, **line}) + "\n")
+            self.bar.set_postfix(
+                {k: f"{line[k]:.3g}" for k in self.sums}, psnr=f"{line.get('psnr', 0):.2f}"
+            )
+            if max(line.get("d_real", 1.0), line.get("d_fake", 1.0)) < SATURATED:
+                tqdm.write(
+                    f"warning: at {images_seen} images the discriminator is never wrong; "
+                    "lower optimizer.discriminator_rate"
+                )
+        self.sums, self.steps, self.since, self.images = {}, 0, time.monotonic(), images_seen
+
+    def sample(
+        self, portraits: torch.Tensor, fake: torch.Tensor, real: torch.Tensor, n: int
+    ) -> None:
+        """Write a grid: portraits, recovered faces, photos; at most 8 columns."""
+        if not self.accelerator.is_main_process:
+            return
+        rows = [torch.cat(list(row[:8].float()), 2) for row in (portraits, fake, real)]
+        (self.run / "samples").mkdir(exist_ok=True)
+        images.to_picture(torch.cat(rows, 1)).save(self.run / "samples" / f"{n:010d}.png")
