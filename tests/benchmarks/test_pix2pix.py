@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.pix2pix import PatchGAN, PatchGANConfig, UNet128, UNet128Config
+from benchmarks.pix2pix import Down, PatchGAN, PatchGANConfig, UNet128, UNet128Config, Up
 from train.fit import build
 from train.recipe import load_recipe
 
@@ -44,6 +44,20 @@ PATCH = [
 def parameters(network: nn.Module) -> float:
     """In millions."""
     return sum(weight.numel() for weight in network.parameters()) / 1e6
+
+
+@pytest.mark.parametrize("side", [2, 8])
+@pytest.mark.parametrize("kind", [Down, Up])
+def test_a_matrix_product_is_the_convolution(kind: type[Down | Up], side: int) -> None:
+    torch.manual_seed(0)
+    layer = kind(6, 5, bias=True)
+    features = torch.randn(3, 6, side, side)
+    trained = layer.train()(features)
+    assert torch.allclose(trained, layer.eval()(features), atol=1e-5)
+    mean = trained.square().mean()
+    (gradient,) = torch.autograd.grad(mean, layer.weight)
+    (expected,) = torch.autograd.grad(layer(features).square().mean(), layer.weight)
+    assert torch.allclose(gradient, expected, atol=1e-5)
 
 
 def test_the_layer_table_of_the_generator() -> None:
