@@ -12,7 +12,6 @@ that says how it found them, that is held against the truth, in groups of true a
 """
 
 import argparse
-import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from face_destyle.models.base import WEIGHTS_FILE, find_file
 from face_destyle.models.similarity import parameters_of, transform
 from train.console import one_line_errors
 from train.data import ALIGNED, alignments, column, decode, open_pairs
-from train.frozen import FRAME_LANDMARKS, FaceEmbedding, find_frozen
+from train.frozen import FRAME_LANDMARKS, FaceEmbedding, find_frozen, sha256
 
 MEASURES = ("psnr", "ssim", "fsim", "identity", "rank1")
 ERRORS = ("angle_error", "shift_error")
@@ -255,9 +254,18 @@ def seen_styles(weights: str) -> list[str]:
     return list(yaml.safe_load(path.read_text()).get("data", {}).get("styles", []))
 
 
-def sha256(path: Path) -> str:
-    """Of a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def judge_sha256(weights: str, embedding: str) -> str:
+    """The hash of the face embedding that judges.
+
+    Raises:
+        UserError: the weights were trained to please it.
+    """
+    found = sha256(find_frozen(embedding, "a face embedding"))
+    path = Path(weights) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    if recipe.get("loss", {}).get("identity_sha256") == found:
+        raise UserError(f"{weights} was trained with {embedding}: judge by another face embedding")
+    return found
 
 
 def evaluate(
@@ -273,6 +281,7 @@ def evaluate(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Evaluate one published folder; returns the content of metrics.json and the raw scores."""
     model = FaceModel.from_pretrained(weights)
+    judge_hash = judge_sha256(weights, embedding)
     seen = seen_styles(weights) if seen is None else seen
     test = TestSet.open(data, split, styles, limit, variants, margin)
     judge = FaceEmbedding.load(embedding)
@@ -284,7 +293,7 @@ def evaluate(
         "photos": photos,
         "gallery": photos,
         "identities": len(set(test.identities)),
-        "identity_network_sha256": sha256(find_frozen(embedding, "a face embedding")),
+        "identity_network_sha256": judge_hash,
         "margin": margin,
         **summarize(test, seen, recovered, as_is),
         **summarize_alignment(test, recovered),

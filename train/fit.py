@@ -9,7 +9,6 @@ on a CPU: `torchrun --nproc_per_node 2 -m train.fit ...`.
 import argparse
 import json
 import math
-import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from train.checkpoints import Counter, checkpoints, save
 from train.console import one_line_errors
 from train.data import Batch, Pairs, Positions, to_batch
 from train.ema import EMA
-from train.frozen import FaceEmbedding, PerceptualNetwork
+from train.frozen import FaceEmbedding, PerceptualNetwork, find_frozen, sha256
 from train.journal import Journal
 from train.losses import (
     AlignmentLoss,
@@ -37,7 +36,14 @@ from train.losses import (
     IdentityLoss,
     PerceptualLoss,
 )
-from train.recipe import LossConfig, NetworkConfig, OptimizerConfig, Recipe, load_recipe
+from train.recipe import (
+    LossConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    Recipe,
+    dump_recipe,
+    load_recipe,
+)
 
 
 class TrainingError(UserError):
@@ -82,6 +88,24 @@ def build_photo_losses(
         layers = dict.fromkeys(config.perceptual_layers, config.perceptual)
         losses.append(PerceptualLoss(network, layers))
     return losses
+
+
+def pin_identity(recipe: Recipe) -> Recipe:
+    """The recipe with the hash of its face embedding, by which train.evaluate knows it again.
+
+    Raises:
+        UserError: the recipe was written for another file.
+    """
+    loss = recipe.loss
+    if not (loss.identity and loss.identity_network):
+        return recipe
+    found = sha256(find_frozen(loss.identity_network, "a face embedding"))
+    if loss.identity_sha256 not in ("", found):
+        raise UserError(
+            f"{loss.identity_network} is not the face embedding of the recipe "
+            f"(sha256 {loss.identity_sha256}); set loss.identity_sha256 to {found} to use it"
+        )
+    return replace(recipe, loss=replace(loss, identity_sha256=found))
 
 
 def learning_rate_factor(
@@ -211,6 +235,7 @@ class Trainer:
             discriminator = self.accelerator.unwrap_model(self.discriminator)
             cast(HubModel, self.ema.network).save_pretrained(folder)
             cast(HubModel, discriminator).save_pretrained(folder / "discriminator")
+            (folder / "recipe.yaml").write_text(dump_recipe(self.recipe))
 
 
 def open_run(run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
@@ -280,6 +305,7 @@ def fit(
         # A batch of the loader is the batch of all processes together.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
+    recipe = pin_identity(recipe)
     open_run(run, recipe, accelerator)
     trainer = Trainer(recipe, accelerator, init)
     saved = checkpoints(run)
@@ -352,7 +378,6 @@ def main(argv: list[str] | None = None) -> int:
     if given.data:
         recipe = replace(recipe, data=replace(recipe.data, pairs=given.data))
     weights = fit(recipe, given.out, given.init, given.stop_at, given.cpu)
-    shutil.copyfile(given.recipe, given.out / "recipe.yaml")
     print(f"weights in {weights}")  # noqa: T201
     return 0
 

@@ -4,6 +4,7 @@ They are never part of a published weight. Each is loaded from a path or from `o
 the Hub, strictly.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,11 @@ def find_frozen(source: str | Path, what: str, ending: str = "safetensors") -> P
         raise WeightsError(
             f"cannot get {source} from the Hub; give {what} as a path instead"
         ) from error
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class PerceptualNetwork(nn.Module):

@@ -1,6 +1,6 @@
 """From a run to what is uploaded: float16 weights, card, and the guard over pair datasets.
 
-python -m train.publish pack --weights RUN/weights --recipe RUN/recipe.yaml --name fdnn
+python -m train.publish pack --weights RUN/weights --name fdnn
 python -m train.evaluate --weights cards/fdnn ... --out cards/fdnn/metrics.json
 python -m train.publish card --name fdnn --beside "pix2pix=benchmarks/results/pix2pix.json"
 """
@@ -21,7 +21,8 @@ from face_destyle.errors import UserError
 from face_destyle.models.base import WEIGHTS_FILE
 from face_destyle.published import WEIGHTS, Published
 from train.console import one_line_errors
-from train.evaluate import sha256, table
+from train.evaluate import table
+from train.frozen import sha256
 from train.photos import load_table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -54,6 +55,7 @@ def published_row(name: str) -> Published:
 def pack(weights: Path, recipe: Path | None, folder: Path) -> str:
     """Write float16 copies of the networks in `weights` to `folder`; returns the sha256.
 
+    `recipe` goes beside them; else the one that lies beside the weights.
     The mixin's stand-in README of the run is not taken along: the card is written by `card`.
     """
     for part in ("", "discriminator"):
@@ -64,7 +66,8 @@ def pack(weights: Path, recipe: Path | None, folder: Path) -> str:
         network.to(torch.float16).save_pretrained(target)
         if part:
             (target / "README.md").unlink()
-    if recipe:
+    recipe = recipe or weights / "recipe.yaml"
+    if recipe.is_file():
         shutil.copyfile(recipe, folder / "recipe.yaml")
     return sha256(folder / WEIGHTS_FILE)
 
@@ -211,7 +214,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="float16 copies of a run's networks")
     packing.add_argument("--weights", required=True, type=Path)
-    packing.add_argument("--recipe", type=Path)
+    packing.add_argument("--recipe", type=Path, help="else the one beside the weights")
     writing = commands.add_parser("card", help="README.md from metrics.json")
     writing.add_argument("--beside", action="append", default=[], metavar="LABEL=METRICS.json")
     writing.add_argument("--notes", default="", help="a sentence on the training")

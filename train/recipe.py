@@ -1,6 +1,6 @@
 """A recipe: everything that decides how a published weight is trained, in one YAML file."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,7 @@ class LossConfig:
     adversarial: float = 0.01
     adversarial_after: int = 0  # images that are learnt from by the other losses alone
     identity: float = 0.0
+    identity_sha256: str = ""  # of the network's file: another is refused
     identity_network: str = ""  # a face embedding: path or Hub file; never the one that judges
     perceptual: float = 0.0
     perceptual_layers: tuple[str, ...] = ("relu3_2",)
@@ -121,6 +122,37 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         raise UserError(f"{path}: key {missing[0]} is missing")
     recipe: Recipe = config_from_dict(Recipe, fields, str(path))
     return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """As YAML: what differs from the defaults, without what belongs to one machine."""
+    loss = replace(
+        recipe.loss,
+        identity_network=Path(recipe.loss.identity_network).name,
+        perceptual_network=Path(recipe.loss.perceptual_network).name,
+    )
+    shared = replace(recipe, data=replace(recipe.data, pairs=""), loss=loss)
+    return yaml.safe_dump(_beside_defaults(shared), sort_keys=False)
+
+
+def _beside_defaults(config: Any) -> dict[str, Any]:
+    found = {}
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if value == entry.default:
+            continue
+        if is_dataclass(entry.default):
+            found[entry.name] = _beside_defaults(value)
+        else:
+            found[entry.name] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Tuples are lists in YAML, a network is a mapping."""
+    if isinstance(value, NetworkConfig):
+        return {name: _plain(inner) for name, inner in asdict(value).items() if inner}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _override(fields: dict[str, Any], text: str) -> None:

@@ -17,7 +17,7 @@ from tests import drawn
 from tests.train import made
 from train import evaluate
 from train.data import decode, open_pairs
-from train.frozen import FRAME_LANDMARKS, FaceEmbedding
+from train.frozen import FRAME_LANDMARKS, FaceEmbedding, sha256
 from train.misalign import Misalignment
 
 PEOPLE = 4
@@ -297,8 +297,13 @@ def test_bad_arguments_end_in_one_line(
 ) -> None:
     bare = tmp_path / "bare"
     FDNN(SMALL).save_pretrained(bare)
+    pleased = tmp_path / "pleased"
+    FDNN(SMALL).save_pretrained(pleased)
+    loss = {"identity": 0.1, "identity_sha256": sha256(Path(parts["embedding"]))}
+    (pleased / "recipe.yaml").write_text(yaml.safe_dump({"loss": loss}))
     cases = [
         ({"weights": str(bare)}, [], "no recipe.yaml"),
+        ({"weights": str(pleased)}, [], "judge by another face embedding"),
         ({"weights": "nobody"}, [], "nobody"),
         ({"data": "/nowhere"}, [], "/nowhere"),
         ({"embedding": "none.safetensors"}, [], "none.safetensors"),

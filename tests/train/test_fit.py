@@ -25,7 +25,9 @@ from train.fit import (
     fit,
     learning_rate_factor,
     main,
+    pin_identity,
 )
+from train.frozen import sha256
 from train.losses import DiscriminatorLoss, GeneratorLoss
 from train.recipe import LossConfig, OptimizerConfig, load_recipe
 
@@ -104,6 +106,26 @@ def test_the_pixel_loss_falls_on_a_few_pairs(tmp_path: Path, data: Path) -> None
     fit(load_recipe(path), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["pixel"] < lines[0]["pixel"] / 2
+
+
+def test_the_exported_recipe_is_the_one_trained_by(tmp_path: Path, data: Path) -> None:
+    path = made.recipe(tmp_path, data)
+    options = ["--set", "loss.adversarial=0.5", "--set", "train.images=16"]
+    assert main(["--recipe", str(path), "--out", str(tmp_path / "run"), *options]) == 0
+    exported = tmp_path / "run" / "weights" / "recipe.yaml"
+    assert str(data) not in exported.read_text()
+    again = load_recipe(exported, [f"data.pairs={data}"])
+    assert again == load_recipe(path, ["loss.adversarial=0.5", "train.images=16"])
+
+
+def test_the_embedding_of_the_loss_is_known_again(tmp_path: Path, data: Path) -> None:
+    network = made.face_embedding(tmp_path / "embedding.safetensors")
+    loss = {"identity": 0.1, "identity_network": str(network)}
+    recipe = pin_identity(load_recipe(made.recipe(tmp_path, data, loss=loss)))
+    assert recipe.loss.identity_sha256 == sha256(network)
+    loss["identity_sha256"] = "0" * 64
+    with pytest.raises(UserError, match="not the face embedding of the recipe"):
+        pin_identity(load_recipe(made.recipe(tmp_path, data, loss=loss)))
 
 
 def test_the_discriminator_joins_later(tmp_path: Path, data: Path) -> None:

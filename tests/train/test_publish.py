@@ -10,7 +10,7 @@ from face_destyle import FDNN, FDNNConfig, FDNNDiscriminator, HubModel, Stylizer
 from face_destyle.errors import UserError
 from tests.train import made
 from train import publish
-from train.evaluate import sha256
+from train.frozen import sha256
 
 SCORES = {"psnr": 19.5, "ssim": 0.7, "fsim": 0.8, "identity": 0.4, "rank1": 0.3}
 
