@@ -33,35 +33,51 @@ class _Filters(NamedTuple):
     overlap: torch.Tensor  # (orientations,): noise energy a unit of noise power leaves
 
 
+class _Features(NamedTuple):
+    yiq: torch.Tensor  # (N, 3, H, W)
+    phase: torch.Tensor  # (N, H, W)
+    gradient: torch.Tensor  # (N, H, W)
+
+
 def fsim(fake: torch.Tensor, real: torch.Tensor, chromatic: bool = False) -> torch.Tensor:
     """Compare pictures.
 
     Args:
-        fake, real: `(N, 3, H, W)` RGB in 0..255.
+        fake: `(N, 3, H, W)` RGB in 0..255.
+        real: of the same shape; or one picture, `(1, 3, H, W)`, that all are compared with.
         chromatic: FSIMc, which compares the colours too, instead of luma alone.
 
     Returns:
         `(N,)` float32, up to 1 for equal pictures.
     """
     # A few pictures at a time stay in the cache: twice as fast.
-    chunks = zip(torch.split(fake, CHUNK), torch.split(real, CHUNK), strict=True)
-    return torch.cat([_fsim(*chunk, chromatic) for chunk in chunks])
+    fakes = torch.split(fake, CHUNK)
+    if len(real) == 1:
+        shared = _features(real)
+        return torch.cat([_compare(_features(part), shared, chromatic) for part in fakes])
+    pairs = zip(fakes, torch.split(real, CHUNK), strict=True)
+    return torch.cat(
+        [_compare(_features(one), _features(other), chromatic) for one, other in pairs]
+    )
 
 
-def _fsim(fake: torch.Tensor, real: torch.Tensor, chromatic: bool) -> torch.Tensor:
-    fake_yiq, real_yiq = _yiq(fake), _yiq(real)
-    fake_luma, real_luma = fake_yiq[:, 0], real_yiq[:, 0]
-    fake_phase, real_phase = phase_congruency(fake_luma), phase_congruency(real_luma)
-    likeness = _similarity(fake_phase, real_phase, T1)
-    likeness = likeness * _similarity(_gradient(fake_luma), _gradient(real_luma), T2)
+def _features(pictures: torch.Tensor) -> _Features:
+    yiq = _yiq(pictures)
+    luma = yiq[:, 0]
+    return _Features(yiq, phase_congruency(luma), _gradient(luma))
+
+
+def _compare(fake: _Features, real: _Features, chromatic: bool) -> torch.Tensor:
+    likeness = _similarity(fake.phase, real.phase, T1)
+    likeness = likeness * _similarity(fake.gradient, real.gradient, T2)
     if chromatic:
-        chroma = _similarity(fake_yiq[:, 1], real_yiq[:, 1], T3)
-        chroma = chroma * _similarity(fake_yiq[:, 2], real_yiq[:, 2], T4)
+        chroma = _similarity(fake.yiq[:, 1], real.yiq[:, 1], T3)
+        chroma = chroma * _similarity(fake.yiq[:, 2], real.yiq[:, 2], T4)
         # Opposite colours make it negative: the real part of its complex power is taken.
         sign = torch.where(chroma < 0, math.cos(math.pi * CHROMA_POWER), 1.0)
         likeness = likeness * chroma.abs() ** CHROMA_POWER * sign
     # Two flat pictures have no feature at all: every place weighs the same then.
-    weight = torch.maximum(fake_phase, real_phase) + torch.finfo(likeness.dtype).tiny
+    weight = torch.maximum(fake.phase, real.phase) + torch.finfo(likeness.dtype).tiny
     return ((likeness * weight).sum((1, 2)) / weight.sum((1, 2))).float()
 
 

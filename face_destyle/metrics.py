@@ -66,11 +66,14 @@ def ssim(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
 def fsim(fake: torch.Tensor, real: torch.Tensor, chromatic: bool = False) -> torch.Tensor:
     """Feature similarity of luma, or of colour too where `chromatic`: `(N,)`, 1 for equal.
 
+    `real` may be one picture, `(1, 3, H, W)`: all are compared with it, in half the time.
+
     Raises:
-        ValueError: the shapes differ, or are not `(N, 3, H, W)`.
+        ValueError: the shapes differ otherwise, or are not `(N, 3, H, W)`.
     """
-    fake, real = _to_255(fake, real)
-    return feature_similarity.fsim(fake, real, chromatic)
+    shared = len(real) == 1 and real.shape[1:] == fake.shape[1:]
+    fake_255, real_255 = _to_255(fake, real.expand_as(fake) if shared else real)
+    return feature_similarity.fsim(fake_255, real_255[:1] if shared else real_255, chromatic)
 
 
 def identity_cosine(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

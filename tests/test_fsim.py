@@ -127,6 +127,15 @@ def direct_gradient(luma: Array) -> Array:
     return result
 
 
+def test_one_picture_for_all() -> None:
+    photos = torch.cat([astronaut(), astronaut(0, 0), astronaut(0, 128)])
+    others = noisy(photos, 20)
+    together = fsim(others, photos[:1])
+    singles = torch.cat([fsim(others[n : n + 1], photos[:1]) for n in range(3)])
+    assert torch.allclose(together, singles, atol=1e-6)
+    assert together[0] > together[1:].max()
+
+
 def direct_fsim(first: Array, second: Array) -> tuple[float, float]:
     """FSIM and FSIMc of two `(H, W, 3)` pictures in 0..255, sides below 384."""
     matrix = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])

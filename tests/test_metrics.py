@@ -78,7 +78,7 @@ def test_outside_the_range_is_clipped(name: str, real: torch.Tensor) -> None:
 @pytest.mark.parametrize("name", ["psnr", "ssim", "fsim"])
 @pytest.mark.parametrize("shape", [(1, 3, 32, 16), (1, 1, 32, 32), (3, 32, 32), (2, 3, 32, 32)])
 def test_other_shapes_are_refused(name: str, shape: tuple[int, ...]) -> None:
-    real = torch.zeros(1, 3, 32, 32) if shape != (1, 1, 32, 32) else torch.zeros(shape)
+    real = torch.zeros(3, 3, 32, 32) if shape != (1, 1, 32, 32) else torch.zeros(shape)
     with pytest.raises(ValueError, match=r"\(N, 3, H, W\)"):
         getattr(metrics, name)(torch.zeros(shape), real)
 

@@ -31,6 +31,7 @@ from face_destyle.models.similarity import parameters_of, transform
 from train.console import one_line_errors
 from train.data import ALIGNED, alignments, column, decode, open_pairs
 from train.frozen import FRAME_LANDMARKS, FaceEmbedding, find_frozen, sha256
+from train.memory import keep_freed_memory
 
 MEASURES = ("psnr", "ssim", "fsim", "identity", "rank1")
 ERRORS = ("angle_error", "shift_error")
@@ -132,9 +133,12 @@ def score(
         recovered = images.from_uint8(images.to_uint8(found.photo))
         if found.alignment is not None:
             aligned.append(found.alignment)
+        keys = test.keys[start : start + BATCH]
+        likeness = feature_similarity((recovered, portraits), photos, keys)
         for kind, fake in enumerate((recovered, portraits)):
-            for measure in MEASURES[:3]:
-                scores[kind][measure].append(getattr(metrics, measure)(fake, photos))
+            scores[kind]["psnr"].append(metrics.psnr(fake, photos))
+            scores[kind]["ssim"].append(metrics.ssim(fake, photos))
+            scores[kind]["fsim"].append(likeness[kind])
             vectors[kind].append(embedding(fake))
         vectors[2].append(embedding(photos))
     true = torch.cat(vectors[2])
@@ -150,6 +154,18 @@ def score(
         results.append(figures | {"rank1": hits.float().numpy()})
     errors = alignment_errors(torch.cat(aligned), test.alignments) if aligned else {}
     return results[0] | errors, results[1]
+
+
+def feature_similarity(
+    fakes: tuple[torch.Tensor, torch.Tensor], photos: torch.Tensor, keys: list[Any]
+) -> torch.Tensor:
+    """FSIM of two batches with their photos: `(2, N)`. A photo is gone through once."""
+    found = torch.empty(2, len(photos))
+    for key in dict.fromkeys(keys):
+        rows = [row for row, other in enumerate(keys) if other == key]
+        both = torch.cat([fake[rows] for fake in fakes])
+        found[:, rows] = metrics.fsim(both, photos[rows[:1]]).view(2, -1)
+    return found
 
 
 def alignment_errors(found: torch.Tensor, true: torch.Tensor) -> dict[str, np.ndarray]:
@@ -326,6 +342,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write metrics.json here")
     parser.add_argument("--scores", type=Path, help="write every single score here (.npz)")
     given = parser.parse_args(argv)
+    keep_freed_memory()
     seen = None if given.seen is None else [name for name in given.seen.split(",") if name]
     for path in (given.out, given.scores):
         if path and not path.parent.is_dir():

@@ -36,6 +36,7 @@ from train.losses import (
     IdentityLoss,
     PerceptualLoss,
 )
+from train.memory import keep_freed_memory
 from train.recipe import (
     LossConfig,
     NetworkConfig,
@@ -374,6 +375,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stop-at", type=int, help="stop with a checkpoint at this many images")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU though there is a GPU")
     given = parser.parse_args(argv)
+    keep_freed_memory()
     recipe = load_recipe(given.recipe, given.set)
     if given.data:
         recipe = replace(recipe, data=replace(recipe.data, pairs=given.data))
