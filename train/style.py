@@ -19,6 +19,7 @@ from face_destyle import Stylizer, StylizerConfig, images
 from face_destyle.errors import UserError
 from train.console import one_line_errors
 from train.frozen import PerceptualNetwork
+from train.memory import keep_freed_memory
 from train.photos import Photo, open_photos, read_photos
 
 STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
@@ -187,6 +188,7 @@ def main(argv: list[str] | None = None) -> int:
         default = getattr(defaults, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     given = parser.parse_args(argv)
+    keep_freed_memory()
     if given.out.is_file():
         raise UserError(f"{given.out} is a file: choose another --out")
     if given.out.exists() and any(given.out.iterdir()):

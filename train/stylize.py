@@ -47,6 +47,7 @@ from train.chunks import (
     write_chunk,
 )
 from train.console import one_line_errors
+from train.memory import keep_freed_memory
 from train.misalign import MisalignConfig, Misalignment, named_misalignment
 from train.photos import Photo, open_photos
 from train.publish import check_may_share, push_pairs
@@ -266,6 +267,7 @@ def _make_files(
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, 1 where pictures were skipped, 2 on bad arguments."""
     given = _parser().parse_args(argv)
+    keep_freed_memory()
     try:
         arguments = _arguments(given)
         if given.push_to_hub:
