@@ -63,7 +63,7 @@ _ROWS = (
         repo_id="face-destyle/fdnn",
         tag="v0.1.0",
         licence=RESEARCH,
-        sha256="26c40137e229a32f80a460324dd5e84ac4f67482dfc3562af0a342c7c6ee272a",
+        sha256="6cc6bd27ea67ad800abcb77f14f674dc70e1bb4ebf1b38d749991a86b5a7db58",
         paper="Shiri et al.: Face Destylization, DICTA 2017",
         data=f"{PHOTOS}; 14,490 photos in 3 styles (The Scream, Candy, Feathers)",
     ),

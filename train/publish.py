@@ -52,10 +52,33 @@ def published_row(name: str) -> Published:
     return WEIGHTS[name]
 
 
-def pack(weights: Path, recipe: Path | None, folder: Path) -> str:
+def average(network: HubModel, others: list[Path]) -> HubModel:
+    """The mean of the weights of a network and its earlier states.
+
+    Between the state that the pixel loss led to and the one that the discriminator sharpened lies
+    a network that is nearly as faithful as the first and nearly as sharp as the second (network
+    interpolation: Wang et al., ESRGAN, 2018).
+
+    Raises:
+        UserError: another network.
+    """
+    states = [network.state_dict()]
+    for folder in others:
+        other = HubModel.from_pretrained(folder)
+        if type(other) is not type(network) or other.config != network.config:
+            raise UserError(f"{folder} holds another network: only states of one can be averaged")
+        states.append(other.state_dict())
+    network.load_state_dict(
+        {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    )
+    return network
+
+
+def pack(weights: Path, recipe: Path | None, folder: Path, others: list[Path]) -> str:
     """Write float16 copies of the networks in `weights` to `folder`; returns the sha256.
 
-    `recipe` goes beside them; else the one that lies beside the weights.
+    `recipe` goes beside them; else the one that lies beside the weights. The generator is
+    averaged with those in `others`.
     The mixin's stand-in README of the run is not taken along: the card is written by `card`.
     """
     for part in ("", "discriminator"):
@@ -63,6 +86,8 @@ def pack(weights: Path, recipe: Path | None, folder: Path) -> str:
             continue
         network = HubModel.from_pretrained(weights / part)
         target = folder / part
+        if not part:
+            network = average(network, others)
         network.to(torch.float16).save_pretrained(target)
         if part:
             (target / "README.md").unlink()
@@ -214,6 +239,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="float16 copies of a run's networks")
     packing.add_argument("--weights", required=True, type=Path)
+    packing.add_argument("--average", action="append", default=[], type=Path, metavar="WEIGHTS")
     packing.add_argument("--recipe", type=Path, help="else the one beside the weights")
     writing = commands.add_parser("card", help="README.md from metrics.json")
     writing.add_argument("--beside", action="append", default=[], metavar="LABEL=METRICS.json")
@@ -224,7 +250,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     row, folder = published_row(given.name), given.cards / given.name
     if given.command == "pack":
-        print(pack(given.weights, given.recipe, folder))  # noqa: T201
+        print(pack(given.weights, given.recipe, folder, given.average))  # noqa: T201
     else:
         others = {k: Path(v) for k, _, v in (text.partition("=") for text in given.beside)}
         write_card(row, folder, others, given.notes)

@@ -25,7 +25,7 @@ def packed(folder: Path) -> Path:
     FDNN(FDNNConfig(encoder_blocks=(0, 0, 0, 0))).save_pretrained(run)
     FDNNDiscriminator().save_pretrained(run / "discriminator")
     recipe = made.recipe(folder, folder)
-    publish.pack(run, recipe, folder / "card")
+    publish.pack(run, recipe, folder / "card", [])
     return folder / "card"
 
 
@@ -51,6 +51,20 @@ def test_packed_weights_are_half_and_load_single(tmp_path: Path) -> None:
     judge = HubModel.from_pretrained(card, subfolder="discriminator")
     assert isinstance(judge, FDNNDiscriminator)
     assert (card / "recipe.yaml").read_text() == (tmp_path / "recipe.yaml").read_text()
+
+
+def test_states_of_one_network_are_averaged(tmp_path: Path) -> None:
+    one, two = FDNN(), FDNN()
+    one.save_pretrained(tmp_path / "one")
+    two.save_pretrained(tmp_path / "two")
+    publish.pack(tmp_path / "one", None, tmp_path / "mean", [tmp_path / "two"])
+    mean = HubModel.from_pretrained(tmp_path / "mean").state_dict()
+    for name, tensor in one.state_dict().items():
+        assert torch.allclose(mean[name], (tensor + two.state_dict()[name]) / 2, atol=1e-3)
+    FDNNDiscriminator().save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="other holds another network"):
+        publish.pack(tmp_path / "one", None, tmp_path / "none", [tmp_path / "other"])
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_card_tells_the_measured_figures(tmp_path: Path, row: published.Published) -> None:
