@@ -12,8 +12,14 @@ from face_destyle.version import __version__
 
 if TYPE_CHECKING:
     from face_destyle.models import (
+        AFRP,
         FDNN,
         IFRP,
+        AFRPConfig,
+        AFRPDiscriminator,
+        AFRPDiscriminatorConfig,
+        AttributeClassifier,
+        AttributeClassifierConfig,
         FaceModel,
         FDNNConfig,
         FDNNDiscriminator,
@@ -25,19 +31,29 @@ if TYPE_CHECKING:
         Stylizer,
         StylizerConfig,
     )
+    from face_destyle.recovery import FaceRecovery, RecoveredFace, Recovery
 
 __all__ = [
+    "AFRP",
+    "AFRPConfig",
+    "AFRPDiscriminator",
+    "AFRPDiscriminatorConfig",
+    "AttributeClassifier",
+    "AttributeClassifierConfig",
     "FDNN",
     "FDNNConfig",
     "FDNNDiscriminator",
     "FDNNDiscriminatorConfig",
     "FaceModel",
+    "FaceRecovery",
     "HubModel",
     "IFRP",
     "IFRPConfig",
     "IFRPDiscriminator",
     "PictureError",
     "Recovered",
+    "RecoveredFace",
+    "Recovery",
     "Stylizer",
     "StylizerConfig",
     "UserError",
@@ -46,10 +62,14 @@ __all__ = [
 ]
 
 
+_OF_RECOVERY = {"FaceRecovery", "RecoveredFace", "Recovery"}
+
+
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module("face_destyle.models"), name)
+    module = "face_destyle.recovery" if name in _OF_RECOVERY else "face_destyle.models"
+    value: object = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 

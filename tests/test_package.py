@@ -15,7 +15,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("face_destyle", "train", "spaces_app", "benchmarks")
 LIGHT = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors"}
-HEAVY = ("gradio", "datasets", "accelerate", "matplotlib", "torchvision", "torchmetrics", "onnx")
+HEAVY = (
+    "gradio",
+    "datasets",
+    "accelerate",
+    "matplotlib",
+    "torchvision",
+    "torchmetrics",
+    "onnx",
+    "cv2",
+)
 MEGABYTE = 1_000_000
 
 
@@ -86,7 +95,14 @@ def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
     assert metadata["Version"] == __version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"app", "train", "eval", "onnx", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "app",
+        "train",
+        "eval",
+        "faces",
+        "onnx",
+        "dev",
+    }
     assert b"face-destyle = face_destyle.cli:main" in wheel.read(f"{info}/entry_points.txt")
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
 

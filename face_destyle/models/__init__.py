@@ -1,6 +1,13 @@
 """The networks: importing this package fills the registry that `from_pretrained` dispatches on."""
 
+from face_destyle.models.afrp import (
+    AFRP,
+    AFRPConfig,
+    AFRPDiscriminator,
+    AFRPDiscriminatorConfig,
+)
 from face_destyle.models.base import FaceModel, HubModel, Recovered
+from face_destyle.models.classifier import AttributeClassifier, AttributeClassifierConfig
 from face_destyle.models.fdnn import (
     FDNN,
     FDNNConfig,
@@ -11,6 +18,12 @@ from face_destyle.models.ifrp import IFRP, IFRPConfig, IFRPDiscriminator
 from face_destyle.models.stylizer import Stylizer, StylizerConfig
 
 __all__ = [
+    "AFRP",
+    "AFRPConfig",
+    "AFRPDiscriminator",
+    "AFRPDiscriminatorConfig",
+    "AttributeClassifier",
+    "AttributeClassifierConfig",
     "FDNN",
     "FDNNConfig",
     "FDNNDiscriminator",

@@ -7,6 +7,7 @@ blocks, so that no unaligned, stylized pixel does. A discriminator, used in trai
 the result.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -169,6 +170,14 @@ class IFRP(FaceModel):
 
     def raw(self, portraits: torch.Tensor) -> Recovered:
         """The photo before it is clamped, which is what the losses see, and the alignment."""
+        features, round_the_code, alignment = self.encode(portraits)
+        features = self.code(features)
+        return Recovered(self.decode(features, round_the_code, self.decoder), alignment)
+
+    def encode(
+        self, portraits: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[int, torch.Tensor], torch.Tensor | None]:
+        """What the full layer sees, what goes round it by its side, and the alignment."""
         features = self.shuffle_in(portraits)
         alignment: torch.Tensor | None = None
         round_the_code = {}
@@ -180,14 +189,22 @@ class IFRP(FaceModel):
                 alignment = matrix if alignment is None else compose(alignment, matrix)
             if str(size) in self.skips:
                 round_the_code[size] = self.skips[str(size)](features)
-        features = self.code(self.squeeze(features))
-        for level, size in zip(self.decoder, self.config.decoder_sizes, strict=True):
+        return self.squeeze(features), round_the_code, alignment
+
+    def decode(
+        self,
+        features: torch.Tensor,
+        round_the_code: dict[int, torch.Tensor],
+        levels: Iterable[Callable[[torch.Tensor], torch.Tensor]],
+    ) -> torch.Tensor:
+        """From the full layer's map to the photo, unclamped, through these levels."""
+        for level, size in zip(levels, self.config.decoder_sizes, strict=True):
             features = level(features)
             if str(size) in self.decoder_transformers:
                 features, _ = self.decoder_transformers[str(size)](features)
             if size in round_the_code:
                 features = torch.cat([features, round_the_code[size]], 1)
-        return Recovered(self.shuffle_out(self.head(self.tail(features))), alignment)
+        return self.shuffle_out(self.head(self.tail(features)))  # type: ignore[no-any-return]
 
     def forward(self, portraits: torch.Tensor) -> Recovered:
         """Recover photos.

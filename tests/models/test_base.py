@@ -136,7 +136,7 @@ def test_no_config(saved: Path) -> None:
     ("fields", "message"),
     [
         ({"depth": 3, "wide": 1}, "unknown key depth, wide; FDNNConfig has image_size"),
-        ({"model_type": "resnet"}, "model_type is 'resnet'; known are fdnn, "),
+        ({"model_type": "resnet"}, "model_type is 'resnet'; known are afrp, "),
         ({"model_type": None}, "model_type is None"),
         ({"model_type": ["fdnn"]}, "model_type is ['fdnn']"),
         ({"format_version": 2}, "format_version is 2, this release reads 1"),
