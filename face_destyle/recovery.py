@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from PIL import Image
 
 from face_destyle import images, pasting
 from face_destyle.errors import UserError
 from face_destyle.faces import Face, Finder, Matrix, find_faces
-from face_destyle.models.base import FaceModel
+from face_destyle.models.base import FaceModel, inference
 
 BATCH_SIZE = 8
 MAX_FACES = 16
@@ -142,13 +141,8 @@ class FaceRecovery:
         crops = [pasting.crop(whole, face.matrix) for face in found]
         parameter = next(self.model.parameters())
         portraits = images.to_tensor(crops, self.model.input_size).to(parameter)
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.inference_mode():
-                out = self.model(portraits)
-        finally:
-            self.model.train(was_training)
+        with inference(self.model):
+            out = self.model(portraits)
         matrices = [face.matrix for face in found]
         if out.alignment is not None:
             # A network that aligns its input says where in the crop its photo belongs.

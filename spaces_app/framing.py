@@ -9,9 +9,9 @@ import gradio as gr
 from PIL import Image, ImageDraw
 
 from face_destyle import PictureError, images
+from face_destyle.faces import FRAME_EYES
 from spaces_app.common import LOOK, read_upload, speaks_plainly
 
-EYES = ((44.8, 55.0), (83.2, 55.0))  # where an aligned face has its eyes, in the 128 frame
 EXAMPLES = Path(__file__).parent / "examples"
 VIEW_SIDE = 256
 LIMITS = {"size": (10, 100), "across": (-100, 100), "down": (-100, 100), "tilt": (-45, 45)}
@@ -73,7 +73,7 @@ def view(square: Image.Image) -> Image.Image:
     shown = images.centre_square(square).resize((VIEW_SIDE, VIEW_SIDE), Image.Resampling.LANCZOS)
     scale, radius = VIEW_SIDE / images.FACE_SIDE, 13
     draw = ImageDraw.Draw(shown)
-    for x, y in EYES:
+    for x, y in FRAME_EYES:
         box = [x * scale - radius, y * scale - radius, x * scale + radius, y * scale + radius]
         draw.ellipse([box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1], outline="black", width=4)
         draw.ellipse(box, outline="white", width=2)

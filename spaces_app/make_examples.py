@@ -13,7 +13,8 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from face_destyle import FaceModel, Stylizer
-from spaces_app.framing import EXAMPLES, EYES
+from face_destyle.faces import FRAME_EYES
+from spaces_app.framing import EXAMPLES
 
 SIDE = 256
 FINE = 4  # drawn at four times the size, then reduced: smooth edges
@@ -189,7 +190,7 @@ def draw_face(look: Look) -> Image.Image:
         beard = oval((64, 84), 33, 86, look.jaw + 1, 0.3)
         canvas.polygon(beard, mix(look.hair, look.skin, 0.2), blur=3, within=head, opacity=225)
         canvas.ellipse((64, 85.5), (15, 3), look.hair, blur=1.5, within=head, opacity=170)
-    for x, y in EYES:
+    for x, y in FRAME_EYES:
         draw_eye(canvas, (x, y), look, shade, dark)
     draw_nose_and_mouth(canvas, look, shade, dark)
     # Hair over the forehead.
@@ -241,7 +242,7 @@ def astronaut() -> Image.Image:
     from skimage import data  # only this script needs it; it comes with the extra `dev`
 
     scale = SIDE / 128
-    left, right = (complex(x * scale, y * scale) for x, y in EYES)
+    left, right = (complex(x * scale, y * scale) for x, y in FRAME_EYES)
     source_left, source_right = (complex(x, y) for x, y in ASTRONAUT_EYES)
     turn = (source_right - source_left) / (right - left)
     shift = source_left - turn * left

@@ -317,7 +317,7 @@ def test_frame_stays_inside_the_picture() -> None:
 def test_view_marks_the_eyes_of_an_aligned_face() -> None:
     shown = framing.view(drawn.face(0, 256))
     assert shown.size == (256, 256)
-    for x, y in framing.EYES:
+    for x, y in framing.FRAME_EYES:
         assert shown.getpixel((round(2 * x) - 13, round(2 * y))) == (255, 255, 255)
 
 
@@ -341,7 +341,7 @@ def test_examples_have_their_eyes_in_the_frame(name: str) -> None:
     # The palette of the kept file costs a little.
     assert np.abs(np.asarray(drawn_anew, float) - np.asarray(kept, float)).mean() < 4
     grey = np.asarray(kept.convert("L"), float)
-    for x, y in ((round(2 * x), round(2 * y)) for x, y in framing.EYES):
+    for x, y in ((round(2 * x), round(2 * y)) for x, y in framing.FRAME_EYES):
         iris, cheek = grey[y - 4 : y + 5, x - 4 : x + 5], grey[y + 28 : y + 37, x - 4 : x + 5]
         assert iris.mean() < cheek.mean() - 15
 

@@ -147,6 +147,15 @@ def encode_png(picture: PILImage.Image) -> bytes:
     return buffer.getvalue()
 
 
+def write_partial(rows: list[dict[str, Any]], columns: Features, target: Path) -> Path:
+    """Write rows beside `target`, as a file that is to be renamed to it when all else is done."""
+    # Of no rows at all from_list would take no columns.
+    by_column = {name: [row[name] for row in rows] for name in columns}
+    partial = target.with_suffix(".partial")
+    Dataset.from_dict(by_column, features=columns).to_parquet(str(partial))
+    return partial
+
+
 def write_chunk(
     chunk: Chunk, portraits: dict[Place, Future[bytes]], photos: list[Future[bytes]]
 ) -> None:
@@ -156,11 +165,7 @@ def write_chunk(
     """
     encoded = [photo.result() for photo in photos]
     rows = [_row(chunk, place, png.result(), encoded) for place, png in portraits.items()]
-    # Of no rows at all from_list would take no columns.
-    by_column = {name: [row[name] for row in rows] for name in chunk.columns}
-    pairs = Dataset.from_dict(by_column, features=chunk.columns)
-    partial = chunk.target.with_suffix(".partial")
-    pairs.to_parquet(str(partial))
+    partial = write_partial(rows, chunk.columns, chunk.target)
     if chunk.broken:
         skipped_file(chunk.target).write_text("\n".join(chunk.broken) + "\n")
     os.replace(partial, chunk.target)

@@ -26,11 +26,12 @@ from tqdm import tqdm
 
 from face_destyle import FaceModel, images, metrics
 from face_destyle.errors import UserError
+from face_destyle.faces import FRAME_LANDMARKS
 from face_destyle.models.base import WEIGHTS_FILE, find_file
 from face_destyle.models.similarity import parameters_of, transform
 from train.console import one_line_errors
 from train.data import ALIGNED, alignments, column, decode, open_pairs
-from train.frozen import FRAME_LANDMARKS, FaceEmbedding, find_frozen, sha256
+from train.frozen import FaceEmbedding, find_frozen, sha256
 from train.memory import keep_freed_memory
 
 MEASURES = ("psnr", "ssim", "fsim", "identity", "rank1")

@@ -156,6 +156,7 @@ class Trainer:
             build_optimizer(config, discriminator, self.rates[1]),
         )
         self.generator_loss = GeneratorLoss(recipe.loss)
+        self.alignment_loss = AlignmentLoss(recipe.loss.alignment)
         self.photo_losses = build_photo_losses(recipe.loss, accelerator.device)
         self.discriminator_loss = DiscriminatorLoss(recipe.loss)
         self.counter = Counter()
@@ -206,8 +207,7 @@ class Trainer:
         for loss in self.photo_losses:
             losses |= loss(fake, real)
         if self.recipe.loss.alignment:
-            loss_of_alignment = AlignmentLoss(self.recipe.loss.alignment)
-            losses |= loss_of_alignment(recovered.alignment, batch.alignment)
+            losses |= self.alignment_loss(recovered.alignment, batch.alignment)
         self._update(self.generator_optimizer, losses)
         self.discriminator.requires_grad_(True)
         return losses

@@ -13,10 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from face_destyle.errors import WeightsError
+from face_destyle.faces import FRAME_LANDMARKS
 from face_destyle.models.base import load_weights
 
-# Mean landmarks of aligned 128 x 128 photos: eyes, nose, mouth corners (x, y).
-FRAME_LANDMARKS = ((44.8, 55.0), (83.2, 55.0), (64.3, 78.0), (47.1, 93.5), (80.7, 93.6))
 # The 112 x 112 template of ArcFace (Deng et al., CVPR 2019), in the same order.
 TEMPLATE_LANDMARKS = (
     (38.2946, 51.6963),

@@ -208,7 +208,9 @@ def pair_card(folder: Path, licence: str) -> str:
         f"- photos: {made['photos']} ({licence})\n- styles: {', '.join(made['styles'])}\n"
         f"- portraits of each photo and style: {made['variants']}\n\n"
         "Columns: `portrait`, `photo`, `style`, `identity`, `attributes`, `split`, `photo_key`,\n"
-        "`variant` (0 is the plain portrait; in the others the strokes are turned and scaled).\n"
+        "`variant` (0 is the plain portrait; in the others the strokes are turned and scaled),\n"
+        "`alignment` (how the face lies in the portrait: a similarity, frame -> portrait, in\n"
+        "normalised coordinates), `margin` (real surroundings of the photo, in pixels).\n"
     )
 
 

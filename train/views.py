@@ -32,9 +32,9 @@ from tqdm import tqdm
 
 from face_destyle import images
 from face_destyle.errors import PictureError, UserError
-from train.chunks import claim, encode_png
+from face_destyle.faces import FRAME_EYES
+from train.chunks import claim, encode_png, write_partial
 from train.console import one_line_errors
-from train.frozen import FRAME_LANDMARKS
 from train.mesh import FIDUCIALS, FIVE, Array, Fitter, HeadMesh
 from train.photos import IMAGE_COLUMNS, open_photos
 from train.raster import fold, sample, similarity
@@ -163,7 +163,7 @@ def read_photo(record: dict[str, Any], key: str) -> FacePhoto:
         raise PictureError(f"{name} ({key}): {error}") from error
     if not len(fiducials):
         five = five + int(record.get("margin") or 0)
-    eyes = np.array(FRAME_LANDMARKS[:2], np.float32)
+    eyes = np.array(FRAME_EYES, np.float32)
     frame = similarity(five[:2], eyes)
     whole = np.eye(2, 3, dtype=np.float32)
     whole[:, 2] = frame[:, 2].round()
@@ -313,9 +313,7 @@ def _write_chunk(maker: ViewMaker, dataset: Dataset, chunk: Chunk, target: Path)
         made = maker.rows(photo, chunk.split)
         counts["used" if isinstance(made, list) else made] += 1
         rows += made if isinstance(made, list) else []
-    by_column = {column: [row[column] for row in rows] for column in FEATURES}
-    partial = target.with_suffix(".partial")
-    Dataset.from_dict(by_column, features=FEATURES).to_parquet(str(partial))
+    partial = write_partial(rows, FEATURES, target)
     report = {"counts": counts, "broken": broken}
     target.with_suffix(".json").write_text(json.dumps(report))
     os.replace(partial, target)

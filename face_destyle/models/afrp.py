@@ -303,12 +303,6 @@ class AFRPDiscriminatorConfig(FDNNDiscriminatorConfig):
                 "use group"
             )
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The side of the map after each level."""
-        first = self.image_size // max(self.stem_shuffle, 2)
-        return tuple(first // 2**level for level in range(len(self.widths)))
-
     @classmethod
     def paper(cls) -> "AFRPDiscriminatorConfig":
         """The widths of the parent paper (papers 3.3), without normalization, as there.

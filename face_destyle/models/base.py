@@ -6,11 +6,12 @@ dataclass) and one `model.safetensors`. It builds on huggingface_hub's `PyTorchM
 fields without a word.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast, overload
 
@@ -45,6 +46,18 @@ from face_destyle import HubModel
 model = HubModel.from_pretrained("this folder or its id on the Hub")
 ```
 """
+
+
+@contextlib.contextmanager
+def inference(network: nn.Module) -> Iterator[None]:
+    """Run a network as in use, without gradients; then it is in the mode that it was in."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(was_training)
 
 
 class HubModel(
@@ -331,11 +344,6 @@ class FaceModel(HubModel):
     def _recover_squares(self, squares: list[Image.Image]) -> list[Image.Image]:
         parameter = next(self.parameters())
         portraits = images.to_tensor(squares, self.input_size).to(parameter)
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                photos = self(portraits).photo
-        finally:
-            self.train(was_training)
+        with inference(self):
+            photos = self(portraits).photo
         return [images.to_picture(photo) for photo in photos]

@@ -9,7 +9,7 @@ from torch import nn
 
 from face_destyle import images
 from face_destyle.attributes import COUNT, NAMES, Vector, excluded_by
-from face_destyle.models.base import HubModel
+from face_destyle.models.base import HubModel, inference
 from face_destyle.models.layers import ConvBlock, Norm, ResidualBlock
 
 
@@ -102,13 +102,8 @@ class AttributeClassifier(HubModel, pipeline_tag="image-classification"):
         """
         square = images.centre_square(images.load_picture(picture))
         face = images.to_tensor([square], self.config.image_size).to(next(self.parameters()))
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                probabilities = self(face)[0].float().sigmoid().tolist()
-        finally:
-            self.train(was_training)
+        with inference(self):
+            probabilities = self(face)[0].float().sigmoid().tolist()
         return dict(zip(NAMES, probabilities, strict=True))
 
     def decide(self, probabilities: dict[str, float]) -> Vector:

@@ -13,8 +13,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from face_destyle.models.base import FaceModel, HubModel, Recovered
-from face_destyle.models.layers import ConvBlock, Norm, ResidualBlock, decoder_levels
+from face_destyle.models.autoencoder import FaceAutoencoder
+from face_destyle.models.base import HubModel, Recovered
+from face_destyle.models.layers import ConvBlock, Norm, ResidualBlock
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class FullyConnected(nn.Module):
         return features + mapped if self.residual else mapped
 
 
-class FDNN(FaceModel):
+class FDNN(FaceAutoencoder):
     """The style removal network (thesis 3.3.1).
 
     Example:
@@ -120,31 +121,7 @@ class FDNN(FaceModel):
             config.encoder_widths[-1], config.sizes[-1], config.code_rank, config.code_residual
         )
         self.skips = nn.ModuleDict(_skips(config))
-        joined = _joined(config)
-        self.decoder = nn.ModuleList(
-            decoder_levels(
-                config.encoder_widths[-1],
-                config.decoder_widths,
-                config.decoder_kernels,
-                config.decoder_blocks,
-                joined,
-                config.norm,
-            )
-        )
-        self.tail = ConvBlock(
-            config.decoder_widths[-1] + joined[-1],
-            config.tail_width,
-            config.head_kernel,
-            norm=config.norm,
-            slope=0.0,
-        )
-        self.head = nn.Conv2d(
-            config.tail_width,
-            3 * config.head_shuffle**2,
-            config.head_kernel,
-            padding=config.head_kernel // 2,
-        )
-        self.shuffle_out = nn.PixelShuffle(config.head_shuffle)
+        self.add_decoder(config)
 
     def raw(self, portraits: torch.Tensor) -> torch.Tensor:
         """The photo before it is clamped: what the losses see."""
@@ -159,7 +136,7 @@ class FDNN(FaceModel):
             features = level(features)
             if size in round_the_code:
                 features = torch.cat([features, round_the_code[size]], 1)
-        return self.shuffle_out(self.head(self.tail(features)))  # type: ignore[no-any-return]
+        return self.painted(features)
 
     def forward(self, portraits: torch.Tensor) -> Recovered:
         """Recover photos.
@@ -218,13 +195,6 @@ def _skips(config: FDNNConfig) -> dict[str, nn.Module]:
     }
 
 
-def _joined(config: FDNNConfig) -> tuple[int, ...]:
-    """How many channels a skip connection adds after each level of the decoder."""
-    return tuple(
-        config.skip_width if side in config.skip_sizes else 0 for side in config.decoder_sizes
-    )
-
-
 @dataclass(frozen=True)
 class FDNNDiscriminatorConfig:
     """The numbers of the discriminator; `paper()` gives the authors' (papers 2.4)."""
@@ -237,6 +207,12 @@ class FDNNDiscriminatorConfig:
     full_width: int = 96
     pool: bool = False
     norm: Norm = "group"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The side of the feature map after each level."""
+        first = self.image_size // max(self.stem_shuffle, 2)
+        return tuple(first // 2**level for level in range(len(self.widths)))
 
     @classmethod
     def paper(cls) -> "FDNNDiscriminatorConfig":
@@ -263,7 +239,6 @@ class FDNNDiscriminator(HubModel):
         self.config = config = config or FDNNDiscriminatorConfig()
         layers: list[nn.Module] = [nn.PixelUnshuffle(config.stem_shuffle)]
         channels = 3 * config.stem_shuffle**2
-        size = config.image_size // config.stem_shuffle
         for level, width in enumerate(config.widths):
             halve = level > 0 or config.stem_shuffle == 1
             kernel = config.last_kernel if level == len(config.widths) - 1 else config.kernel
@@ -271,10 +246,9 @@ class FDNNDiscriminator(HubModel):
             layers.append(ConvBlock(channels, width, kernel, stride, config.norm))
             if halve and config.pool:
                 layers.append(nn.MaxPool2d(2))
-            size = size // 2 if halve else size
             channels = width
         self.features = nn.Sequential(*layers)
-        self.full = nn.Linear(channels * size * size, config.full_width)
+        self.full = nn.Linear(channels * config.sizes[-1] ** 2, config.full_width)
         self.activation = nn.LeakyReLU(0.2)
         self.judge = nn.Linear(config.full_width, 1)
 

@@ -14,9 +14,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from face_destyle.models.base import FaceModel, Recovered
+from face_destyle.models.autoencoder import FaceAutoencoder
+from face_destyle.models.base import Recovered
 from face_destyle.models.fdnn import FDNNDiscriminator, FDNNDiscriminatorConfig, FullyConnected
-from face_destyle.models.layers import ConvBlock, Norm, ResidualBlock, decoder_levels
+from face_destyle.models.layers import ConvBlock, Norm, ResidualBlock
 from face_destyle.models.similarity import SimilarityTransformer, compose, halvings
 
 
@@ -114,7 +115,7 @@ class IFRPConfig:
         )
 
 
-class IFRP(FaceModel):
+class IFRP(FaceAutoencoder):
     """The style removal network with spatial transformers (papers 2.2, 2.10).
 
     Example:
@@ -141,32 +142,8 @@ class IFRP(FaceModel):
             config.encoder_widths[-1], config.code_size, config.code_rank, config.code_residual
         )
         self.skips = nn.ModuleDict(_skips(config))
-        joined = _joined(config)
-        self.decoder = nn.ModuleList(
-            decoder_levels(
-                config.encoder_widths[-1],
-                config.decoder_widths,
-                config.decoder_kernels,
-                config.decoder_blocks,
-                joined,
-                config.norm,
-            )
-        )
+        self.add_decoder(config)
         self.decoder_transformers = nn.ModuleDict(_decoder_transformers(config))
-        self.tail = ConvBlock(
-            config.decoder_widths[-1] + joined[-1],
-            config.tail_width,
-            config.head_kernel,
-            norm=config.norm,
-            slope=0.0,
-        )
-        self.head = nn.Conv2d(
-            config.tail_width,
-            3 * config.head_shuffle**2,
-            config.head_kernel,
-            padding=config.head_kernel // 2,
-        )
-        self.shuffle_out = nn.PixelShuffle(config.head_shuffle)
 
     def raw(self, portraits: torch.Tensor) -> Recovered:
         """The photo before it is clamped, which is what the losses see, and the alignment."""
@@ -204,7 +181,7 @@ class IFRP(FaceModel):
                 features, _ = self.decoder_transformers[str(size)](features)
             if size in round_the_code:
                 features = torch.cat([features, round_the_code[size]], 1)
-        return self.shuffle_out(self.head(self.tail(features)))  # type: ignore[no-any-return]
+        return self.painted(features)
 
     def forward(self, portraits: torch.Tensor) -> Recovered:
         """Recover photos.
@@ -285,13 +262,6 @@ def _skips(config: IFRPConfig) -> dict[str, nn.Module]:
         for side, width in zip(config.sizes, config.encoder_widths, strict=True)
         if side in config.skip_sizes
     }
-
-
-def _joined(config: IFRPConfig) -> tuple[int, ...]:
-    """How many channels a skip connection adds after each level of the decoder."""
-    return tuple(
-        config.skip_width if side in config.skip_sizes else 0 for side in config.decoder_sizes
-    )
 
 
 class IFRPDiscriminator(FDNNDiscriminator):

@@ -11,13 +11,14 @@ import torch
 import yaml
 
 from face_destyle import FDNN, FDNNConfig, UserError, images, metrics
+from face_destyle.faces import FRAME_LANDMARKS
 from face_destyle.models.base import Recovered
 from face_destyle.models.similarity import compose
 from tests import drawn
 from tests.train import made
 from train import evaluate
 from train.data import decode, open_pairs
-from train.frozen import FRAME_LANDMARKS, FaceEmbedding, sha256
+from train.frozen import FaceEmbedding, sha256
 from train.misalign import Misalignment
 
 PEOPLE = 4

@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from face_destyle import WeightsError
+from face_destyle.faces import FRAME_LANDMARKS
 from tests import drawn
 from tests.train import made
 from train.frozen import (
-    FRAME_LANDMARKS,
     TEMPLATE_LANDMARKS,
     FaceEmbedding,
     PerceptualNetwork,

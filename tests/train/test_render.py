@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from face_destyle.faces import FRAME_LANDMARKS
 from tests import drawn
 from tests.train import heads
-from train.frozen import FRAME_LANDMARKS
 from train.mesh import FIVE, Fitter, HeadMesh
 from train.raster import fold, likeness, rasterize, sample, similarity, without
 from train.render import TurnedHead, View, turned_head

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from datasets import Dataset, Image, Value, load_dataset
 
+from face_destyle.faces import FRAME_LANDMARKS
 from tests import drawn
 from tests.train import heads
-from train.frozen import FRAME_LANDMARKS
 from train.views import ViewsArguments, draw_views, main, split_of
 
 LANDMARKS = [value for point in FRAME_LANDMARKS for value in point]
