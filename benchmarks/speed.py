@@ -129,8 +129,8 @@ def _onnx_task(path: Path, portrait: torch.Tensor, threads: int) -> Callable[[],
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that spin between two pictures would take the time of the other runtime.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that spin on between two pictures would take the time of the other runtime.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {INPUT: portrait.numpy()}
     return lambda: session.run(None, feed)
@@ -166,8 +166,13 @@ def stylize_all(
         (folder / "photos" / "train").mkdir(parents=True)
         for seed in range(photos):
             picture(seed, 128).save(folder / "photos" / "train" / f"{seed:05d}.png")
+        # So many chunks that start and end weigh no more than in a run of thousands of photos.
+        chunk = max(batch_size, photos // 16)
         arguments = StylizeArguments(
-            str(folder / "photos"), {style: style for style in styles}, batch_size=batch_size
+            str(folder / "photos"),
+            {style: style for style in styles},
+            chunk=chunk,
+            batch_size=batch_size,
         )
         outs = iter(folder / f"pairs-{turn}" for turn in range(rounds + 1))
         networks = [Stylizer.from_pretrained(style) for style in styles]

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -142,8 +143,8 @@ def one_ahead(tasks: Sequence[Callable[[], Chunk]], pool: ThreadPoolExecutor) ->
 def encode_png(picture: PILImage.Image) -> bytes:
     """The content of a PNG file."""
     buffer = io.BytesIO()
-    # The fastest level: the files are a tenth larger and written in a third of the time.
-    picture.save(buffer, format="PNG", compress_level=1)
+    # Runs alone are looked for: of strokes and noise zlib's search finds nothing more in any time.
+    picture.save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 

@@ -17,7 +17,7 @@ import hashlib
 import random
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -29,7 +29,9 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import DatasetDict, disable_progress_bars
 from PIL import Image as PILImage
-from safetensors import safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -51,6 +53,7 @@ from train.memory import keep_freed_memory
 from train.misalign import MisalignConfig, Misalignment, named_misalignment
 from train.photos import Photo, open_photos
 from train.publish import check_may_share, push_pairs
+from train.style_layouts import stylizer_of
 
 # Stroke scales of the further variants: the photo is stylized at this multiple of 128.
 SCALES = (0.75, 1.0, 1.25, 1.5)
@@ -72,6 +75,14 @@ class StylizeArguments:
     misalign: bool = False
     angles: tuple[float, ...] = ()  # how far each variant is turned, in degrees; else drawn
     bounds: MisalignConfig = MisalignConfig()
+    each: int = 0  # how many of the styles each variant of a photo is painted in; 0 for all
+
+    def styles_of(self, key: str, variant: int) -> set[str]:
+        """The styles of one variant of a photo, drawn from its name."""
+        if not self.each:
+            return set(self.styles)
+        digest = hashlib.sha256(f"{self.seed}/{key}/{variant}/styles".encode()).digest()
+        return set(random.Random(digest).sample(sorted(self.styles), self.each))
 
     def misalignment(self, variant: int, key: str) -> Misalignment:
         """How a variant of a photo is turned: the same for all styles."""
@@ -108,26 +119,46 @@ def draw_stroke(seed: int, key: str, style: str, variant: int) -> Stroke:
     return Stroke(draw.choice(SCALES), draw.randrange(4))
 
 
-def load_stylizer(source: str, style: str) -> Stylizer:
-    """A style network by published name, folder or Hub id; or a bare file of Johnson's layout.
+def load_stylizer(source: str, style: str) -> nn.Module:
+    """A style network by published name, folder or Hub id; or a bare file of a known layout.
+
+    A file of a network for many styles is given with that of its vectors, as `FILE@VECTORS`, and
+    the style's name in it.
 
     Raises:
         UserError: not to be found, or other layers.
     """
-    if not Path(source).is_file():
+    path, _, vectors = source.partition("@")
+    if not Path(path).is_file():
         return Stylizer.from_pretrained(source)
-    with safe_open(source, "pt") as file:
-        if "conv1.weight" not in file.keys():  # noqa: SIM118  # it is no mapping
-            raise UserError(f"{source} holds no style network in the layout of Johnson et al.")
-        width = file.get_slice("conv1.weight").get_shape()[0]
-    network = Stylizer(StylizerConfig(width=width, style=style))
-    load_weights(network, Path(source))
+    state = _tensors(path)
+    network = stylizer_of(state, _vector(vectors, style) if vectors else None)
+    if network is None:
+        if "up1.bias" not in state:
+            raise UserError(f"{source} holds no style network in a layout that is known")
+        width = state["conv1.weight"].shape[0]
+        network = Stylizer(StylizerConfig(width=width, style=style))
+        load_weights(network, Path(path))
     return network.eval()
+
+
+def _tensors(path: str) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _vector(path: str, style: str) -> torch.Tensor:
+    vectors = _tensors(path)
+    if style not in vectors:
+        raise UserError(f"{path} has no style {style}; it has {', '.join(sorted(vectors))}")
+    return vectors[style]
 
 
 @torch.inference_mode()
 def stylize_batch(
-    network: Stylizer, photos: torch.Tensor, stroke: Stroke, bf16: bool = False
+    network: nn.Module, photos: torch.Tensor, stroke: Stroke, bf16: bool = False
 ) -> torch.Tensor:
     """Stylize `(N, 3, 128, 128)` in [-1, 1] with strokes turned and scaled; same shape back."""
     side = photos.shape[-1]
@@ -151,6 +182,7 @@ class PairMaker:
     def __init__(self, arguments: StylizeArguments, device: torch.device):
         self.arguments = arguments
         self.device = device
+        self.overlaps = device.type != "cpu"
         self.networks = {
             style: load_stylizer(source, style).to(device)
             for style, source in arguments.styles.items()
@@ -159,7 +191,8 @@ class PairMaker:
     def paint(self, chunk: Chunk, pool: ThreadPoolExecutor) -> dict[Place, Future[bytes]]:
         """The PNG of every photo, style and variant, in this order.
 
-        They are encoded in `pool` while the network works on the next batch.
+        They are encoded in `pool`: beside the next batch on an accelerator, before it on a CPU,
+        where torch's threads would wait at every layer for the one that shares its core.
         """
         portraits: dict[Place, Future[bytes]] = {}
         for variant, pixels in enumerate(chunk.pictures):
@@ -170,9 +203,11 @@ class PairMaker:
                     for member, portrait in zip(members, painted, strict=True):
                         future = pool.submit(encode_png, PILImage.fromarray(portrait))
                         portraits[member, style, variant] = future
+                    if not self.overlaps:
+                        wait(portraits.values())
         variants = range(len(chunk.pictures))
         places = product(range(len(chunk.photos)), self.networks, variants)
-        return {place: portraits[place] for place in places}
+        return {place: portraits[place] for place in places if place in portraits}
 
     def _groups(
         self, photos: list[Photo], style: str, variant: int
@@ -180,6 +215,8 @@ class PairMaker:
         """Photos of the same stroke, in batches: one call of the network each."""
         by_stroke: dict[Stroke, list[int]] = {}
         for index, photo in enumerate(photos):
+            if style not in self.arguments.styles_of(photo.key, variant):
+                continue
             stroke = self.arguments.stroke(photo.key, style, variant)
             by_stroke.setdefault(stroke, []).append(index)
         size = self.arguments.batch_size
@@ -189,7 +226,7 @@ class PairMaker:
             for start in range(0, len(members), size)
         ]
 
-    def _paint(self, network: Stylizer, photos: torch.Tensor, stroke: Stroke) -> np.ndarray:
+    def _paint(self, network: nn.Module, photos: torch.Tensor, stroke: Stroke) -> np.ndarray:
         painted = stylize_batch(network, photos, stroke, self.arguments.precision == "bf16")
         return images.to_uint8(painted).permute(0, 2, 3, 1).cpu().numpy()
 
@@ -250,14 +287,19 @@ def stylize(arguments: StylizeArguments, out: Path) -> list[str]:
 def _make_files(
     maker: PairMaker, tasks: Sequence[Callable[[], Chunk]], pool: ThreadPoolExecutor, bar: tqdm
 ) -> None:
-    """Paint chunk after chunk; the next is read and the last is written beside the network."""
+    """Paint chunk after chunk.
+
+    On an accelerator the next one is read and the last one is written beside the network.
+    """
     writing: Future[None] | None = None
-    for chunk in one_ahead(tasks, pool):
+    for chunk in one_ahead(tasks, pool) if maker.overlaps else (task() for task in tasks):
         photos = [pool.submit(encode_png, photo.picture) for photo in chunk.photos]
         portraits = maker.paint(chunk, pool)
         if writing:
             writing.result()  # no more than two chunks are in memory
         writing = pool.submit(write_chunk, chunk, portraits, photos)
+        if not maker.overlaps:
+            writing.result()
         bar.update(len(chunk.photos) + len(chunk.broken))
     if writing:
         writing.result()
@@ -290,7 +332,16 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--photos", required=True, help="folder, parquet folder or Hub id")
-    parser.add_argument("--style", action="append", default=[], metavar="NAME=WEIGHTS")
+    parser.add_argument(
+        "--style",
+        action="append",
+        default=[],
+        metavar="NAME=WEIGHTS",
+        help="published name, folder, Hub id or file; FILE@VECTORS for a network of many styles",
+    )
+    parser.add_argument(
+        "--each", type=int, default=0, help="paint each photo in so many styles, drawn; 0 for all"
+    )
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--split", action="append", default=[], help="all where none is given")
     parser.add_argument(
@@ -328,6 +379,8 @@ def _arguments(given: argparse.Namespace) -> StylizeArguments:
     variants = len(angles) or (1 if given.variants is None else given.variants)
     if variants < 1 or given.batch_size < 1 or given.limit < 0:
         raise UserError("--variants and --batch-size start at 1, --limit at 0")
+    if not 0 <= given.each <= len(styles):
+        raise UserError(f"--each {given.each}: there are {len(styles)} styles")
     return StylizeArguments(
         given.photos,
         styles,
@@ -339,6 +392,7 @@ def _arguments(given: argparse.Namespace) -> StylizeArguments:
         batch_size=given.batch_size,
         misalign=given.turns or bool(angles),
         angles=angles,
+        each=given.each,
     )
 
 

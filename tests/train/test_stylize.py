@@ -388,6 +388,29 @@ def test_bad_arguments_end_in_one_line(
     assert "cannot be written" in said(capsys)
 
 
+def test_each_photo_is_painted_in_some_of_the_styles(
+    photos: Path, style: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [part for name in ("even", "prime", "whole") for part in ("--style", f"{name}={style}")]
+    for out in ("pairs", "again"):
+        assert run(photos, style, tmp_path / out, *more, "--each", "2", "--variants", "2") == 0
+    pairs = read(tmp_path / "pairs")
+    painted = list(zip(pairs["photo_key"], pairs["variant"], pairs["style"], strict=True))
+    places = {(key, variant) for key, variant, _ in painted}
+    assert len(painted) == len(set(painted)) == 2 * len(places)
+    assert {key for key, _ in places} == {item.key for item in stored(photos)}
+    assert {name for _, _, name in painted} == {"odd", "even", "prime", "whole"}
+    assert contents(tmp_path / "pairs") == contents(tmp_path / "again")
+    capsys.readouterr()
+    assert run(photos, style, tmp_path / "third", "--each", "2") == 2
+    assert "--each 2: there are 1 styles" in said(capsys)
+
+
+def stored(photos: Path) -> list[Photo]:
+    table = open_photos(str(photos))["train"]
+    return list(read_photos(table, "train", range(len(table))))
+
+
 def test_a_folder_of_other_pairs_is_refused(
     photos: Path, style: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
