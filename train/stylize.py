@@ -122,17 +122,18 @@ def draw_stroke(seed: int, key: str, style: str, variant: int) -> Stroke:
 def load_stylizer(source: str, style: str) -> nn.Module:
     """A style network by published name, folder or Hub id; or a bare file of a known layout.
 
-    A file of a network for many styles is given with that of its vectors, as `FILE@VECTORS`, and
-    the style's name in it.
+    A file of a network for many styles is given with that of its vectors, as `FILE@VECTORS#KEY`;
+    without a key the style's own name is looked for.
 
     Raises:
         UserError: not to be found, or other layers.
     """
-    path, _, vectors = source.partition("@")
+    path, _, rest = source.partition("@")
+    vectors, _, key = rest.partition("#")
     if not Path(path).is_file():
         return Stylizer.from_pretrained(source)
     state = _tensors(path)
-    network = stylizer_of(state, _vector(vectors, style) if vectors else None)
+    network = stylizer_of(state, _vector(vectors, key or style) if vectors else None)
     if network is None:
         if "up1.bias" not in state:
             raise UserError(f"{source} holds no style network in a layout that is known")
@@ -149,11 +150,11 @@ def _tensors(path: str) -> dict[str, torch.Tensor]:
         raise UserError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
-def _vector(path: str, style: str) -> torch.Tensor:
+def _vector(path: str, key: str) -> torch.Tensor:
     vectors = _tensors(path)
-    if style not in vectors:
-        raise UserError(f"{path} has no style {style}; it has {', '.join(sorted(vectors))}")
-    return vectors[style]
+    if key not in vectors:
+        raise UserError(f"{path} has no style {key}; it has {', '.join(sorted(vectors))}")
+    return vectors[key]
 
 
 @torch.inference_mode()
@@ -337,7 +338,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=WEIGHTS",
-        help="published name, folder, Hub id or file; FILE@VECTORS for a network of many styles",
+        help="published name, folder, Hub id or file; FILE@VECTORS#KEY of one for many styles",
     )
     parser.add_argument(
         "--each", type=int, default=0, help="paint each photo in so many styles, drawn; 0 for all"

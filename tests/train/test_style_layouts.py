@@ -124,7 +124,9 @@ def test_a_style_vector_decides_what_magenta_paints(tmp_path: Path) -> None:
     source = f"{tmp_path / 'many.safetensors'}@{tmp_path / 'vectors.safetensors'}"
     with torch.inference_mode():
         wave, muse = (load_stylizer(source, name)(drawn.faces(1)) for name in ("wave", "muse"))
+        named = load_stylizer(f"{source}#wave", "magenta-wave")(drawn.faces(1))
     assert not torch.equal(wave, muse)
+    assert torch.equal(wave, named)
     with pytest.raises(UserError, match="no style candy; it has muse, wave"):
         load_stylizer(source, "candy")
 
