@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         AFRP,
         FDNN,
         IFRP,
+        TANN,
         AFRPConfig,
         AFRPDiscriminator,
         AFRPDiscriminatorConfig,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
         Recovered,
         Stylizer,
         StylizerConfig,
+        TANNConfig,
+        TANNDiscriminator,
+        TANNDiscriminatorConfig,
     )
     from face_destyle.recovery import FaceRecovery, RecoveredFace, Recovery
 
@@ -56,6 +60,10 @@ __all__ = [
     "Recovery",
     "Stylizer",
     "StylizerConfig",
+    "TANN",
+    "TANNConfig",
+    "TANNDiscriminator",
+    "TANNDiscriminatorConfig",
     "UserError",
     "WeightsError",
     "__version__",

@@ -1,4 +1,4 @@
-"""The command line: `face-destyle recover`, `list`, `info`.
+"""The command line: `face-destyle recover`, `export`, `list`, `info`.
 
 What needs torch is imported inside the functions, so that the help appears at once.
 """
@@ -7,7 +7,6 @@ import argparse
 import json
 import logging
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +17,7 @@ from face_destyle.version import __version__
 
 DEFAULT_MODEL = "fdnn"
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 130  # of a process that an interrupt ends
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,17 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process where None.
 
     Returns:
-        The exit code: 0, or 2 where the user can put something right, which one line on stderr
-        then says.
+        The exit code: 0; 1 where some pictures of a folder failed; 2 where the user can put
+        something right, which one line on stderr then says; 130 where the user stopped it.
     """
     arguments = _parser().parse_args(argv)
     try:
-        arguments.command(arguments)
+        return int(arguments.command(arguments) or 0)
     except UserError as error:
         one_line = " ".join(str(error).split())
         sys.stderr.write(f"face-destyle: {one_line}\n")
         return EXIT_USER_ERROR
-    return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("\nface-destyle: stopped\n")
+        return EXIT_STOPPED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,27 +54,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"face-destyle {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    recover = commands.add_parser(
-        "recover",
-        help="recover the face of one portrait",
-        description="Recover a face. The centre square of the portrait is taken as the face.",
+    _add_recover(commands)
+
+    export = commands.add_parser(
+        "export",
+        help="write a network as ONNX",
+        description="Write a recovery network as one ONNX file, with a free batch size.",
     )
-    recover.add_argument("input", type=Path, metavar="INPUT", help="the portrait: a picture file")
-    recover.add_argument(
+    export.add_argument("model", metavar="MODEL", help="published name, folder or Hub id")
+    export.add_argument(
         "-o",
         "--output",
         type=Path,
-        metavar="OUT.png",
-        help="default: the name of the portrait with -recovered.png, in the current folder",
+        metavar="OUT.onnx",
+        help="default: the name of the network with .onnx, in the current folder",
     )
-    recover.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        metavar="NAME",
-        help=f"published name, folder or Hub id (default: {DEFAULT_MODEL})",
-    )
-    recover.add_argument("--overwrite", action="store_true", help="replace an existing OUT.png")
-    recover.set_defaults(command=_recover)
+    export.add_argument("--overwrite", action="store_true", help="replace an existing OUT.onnx")
+    export.set_defaults(command=_export)
 
     listing = commands.add_parser("list", help="list the published weights")
     listing.set_defaults(command=_list)
@@ -83,26 +81,93 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recover(arguments: argparse.Namespace) -> None:
-    output = arguments.output or Path(f"{arguments.input.stem}-recovered.png")
-    # PIL warns of oddities in files; those that matter are errors already.
-    warnings.filterwarnings("ignore", module="PIL")
-    from face_destyle import images
+def _add_recover(commands: Any) -> None:
+    recover = commands.add_parser(
+        "recover",
+        help="recover the face of a portrait, or of every portrait of a folder",
+        description="Recover faces. The centre square of a portrait is taken as the face; with "
+        "--whole all faces of a picture are found, recovered and pasted back.",
+    )
+    recover.add_argument(
+        "input", type=Path, metavar="INPUT", help="a picture file, or a folder of them"
+    )
+    recover.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="OUT",
+        help="a PNG file, or for a folder a folder, where photos keep the names of portraits and "
+        "results.jsonl tells of each; default: the name of INPUT with -recovered, in the current "
+        "folder",
+    )
+    recover.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME",
+        help="published name, folder, Hub id or ONNX file (default: %(default)s)",
+    )
+    recover.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace what exists; of a folder, what is there is else left as it is",
+    )
+    recover.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="0..1",
+        help="how much of the photo is shown over the portrait (default: %(default)s)",
+    )
+    recover.add_argument(
+        "--attributes",
+        metavar="TEXT",
+        help="what the face shall have and, after a minus, not have, for a network that takes "
+        "attributes: --attributes=Smiling,-Young",
+    )
+    recover.add_argument(
+        "--batch-size",
+        type=int,
+        default=16,
+        metavar="N",
+        help="how many faces go through the network at a time (default: %(default)s)",
+    )
+    recover.add_argument(
+        "--backend",
+        choices=("torch", "onnx"),
+        default="torch",
+        help="what runs the network; onnx exports it once (default: %(default)s)",
+    )
+    whole = recover.add_argument_group("whole pictures")
+    whole.add_argument("--whole", action="store_true", help="find the faces and paste them back")
+    whole.add_argument(
+        "--match-colour",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="give each face the light and tint of its surroundings (default: yes)",
+    )
+    whole.add_argument(
+        "--finder",
+        metavar="YUNET.onnx",
+        help="the face detector's file (default: from the Hub or its cache)",
+    )
+    recover.set_defaults(command=_recover)
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    from face_destyle import recover_command
+
+    return recover_command.run(arguments)
+
+
+def _export(arguments: argparse.Namespace) -> None:
     from face_destyle.models import FaceModel
+    from face_destyle.onnx_backend import check_onnx_path, write_onnx
 
-    # The Hub's client reports each of its retries; the one line at the end says what to do.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    images.check_png_path(output, arguments.overwrite)  # before the work, not after it
-    portrait = images.load_picture(arguments.input)
-    photo = FaceModel.from_pretrained(arguments.model).recover(portrait)
-    images.save_png(photo, output, _public_name(arguments.model), arguments.overwrite)
+    output = arguments.output or Path(f"{Path(arguments.model).name}.onnx")
+    check_onnx_path(output, arguments.overwrite)  # before the work, not after it
+    write_onnx(FaceModel.from_pretrained(arguments.model), output)
     sys.stdout.write(f"{output}\n")
-
-
-def _public_name(model: str) -> str:
-    """What the PNG says of the weights: of a folder its name only, not where it lies."""
-    folder = Path(model)
-    return folder.resolve().name if model not in published.WEIGHTS and folder.is_dir() else model
 
 
 def _list(arguments: argparse.Namespace) -> None:

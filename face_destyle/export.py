@@ -4,38 +4,42 @@ import copy
 import importlib
 import logging
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
 
+from face_destyle.attributes import COUNT
 from face_destyle.errors import UserError
 from face_destyle.models.base import FaceModel
 
-INPUT, OUTPUT = "portraits", "photo"
+INPUT, ATTRIBUTES = "portraits", "attributes"
+OUTPUT, ALIGNMENT = "photo", "alignment"
 MODULES = ("onnx", "onnxscript")
 
 
-class PhotoOnly(nn.Module):
-    """A recovery network that gives its photo alone: a graph has tensors for results."""
+class Tensors(nn.Module):
+    """A recovery network that gives tensors, as a graph does."""
 
     def __init__(self, model: FaceModel):
         super().__init__()
         self.model = model
 
-    def forward(self, portraits: torch.Tensor) -> torch.Tensor:
-        """Photos of the same form as `FaceModel.forward`."""
-        return cast(torch.Tensor, self.model(portraits).photo)
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Photos, and alignments where the network has them, from what it takes."""
+        out = self.model(*inputs)
+        return (out.photo,) if out.alignment is None else (out.photo, out.alignment)
 
 
 def to_onnx(model: FaceModel, path: str | Path) -> Path:
     """Write a recovery network as one ONNX file, with a free batch size.
 
     The graph maps `portraits` `(N, 3, S, S)` in [-1, 1] to `photo` `(N, 3, S, S)`, clamped to the
-    same range. The network is left in the mode that it was in.
+    same range. Of a network that takes attributes it has a second input `attributes` `(N, 18)`,
+    from 0 to 1, nan for unknown; of one that aligns a second output `alignment` `(N, 2, 3)`. The
+    network is left in the mode that it was in.
 
     Args:
-        model: the network, on the CPU.
+        model: the network, on the CPU; `AFRP.with_attributes` gives one without the second input.
         path: the file to write; replaced where it exists.
 
     Raises:
@@ -56,12 +60,17 @@ def to_onnx(model: FaceModel, path: str | Path) -> Path:
     side = model.input_size
     # Two pictures: of a batch of one the exporter would make a constant.
     portraits = torch.zeros(2, 3, side, side, dtype=next(model.parameters()).dtype)
+    attributes = [torch.zeros(2, COUNT)] if model.takes_attributes else []
+    inputs = (portraits, *attributes)
+    network = Tensors(_with_instance_norms(model)).eval()
+    with torch.inference_mode():
+        outputs = len(network(*inputs))
     program = torch.onnx.export(
-        PhotoOnly(_with_instance_norms(model)).eval(),
-        (portraits,),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        network,
+        inputs,
+        input_names=[INPUT, ATTRIBUTES][: len(inputs)],
+        output_names=[OUTPUT, ALIGNMENT][:outputs],
+        dynamic_shapes=(tuple({0: torch.export.Dim("batch", min=1)} for _ in inputs),),
         dynamo=True,
         verbose=False,
     )

@@ -33,6 +33,7 @@ FRAME_EYES = FRAME_LANDMARKS[:2]
 
 YUNET_REPO, YUNET_FILE = "opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+HUB_PATIENCE = 5.0  # seconds
 YUNET_SCORE, YUNET_OVERLAP, YUNET_MOST = 0.5, 0.3, 500
 # YuNet (Wu et al., 2023) sees faces of 10 to 300 pixels: the longer side is brought to each of
 # these, with so much more of it all round (a face that touches the edge is seldom found): the
@@ -111,23 +112,52 @@ def find_faces(picture: Image.Image, finder: Finder | None = None) -> list[Face]
     Raises:
         UserError: no finder is given, and none is installed; says which extra has one.
     """
-    finder = finder or default_finder()
+    finder = default_finder() if finder is None else finder
     faces = [face for face in finder(picture) if math.dist(*face.eyes) >= SMALLEST_EYES]
     return sorted(faces, key=lambda face: face.area, reverse=True)
 
 
 @functools.lru_cache(maxsize=1)
 def default_finder() -> Finder:
-    """The best finder there is: YuNet from the Hub or its cache, else OpenCV's cascades.
+    """The best finder there is: YuNet from the Hub or its cache, then OpenCV's cascades.
 
     Raises:
         UserError: OpenCV is not installed, or has no cascades while YuNet cannot be had.
     """
     try:
-        return YuNetFinder()
+        yunet = YuNetFinder()
     except WeightsError as error:
         logger.info("faces are found by the cascades of OpenCV: %s", error)
-    return CascadeFinder()
+        return CascadeFinder()
+    return with_cascades(yunet)
+
+
+def with_cascades(finder: Finder) -> Finder:
+    """A finder and, where it finds nothing, OpenCV's cascades; alone where OpenCV has none.
+
+    The cascades look at light and dark alone, and so find faces in strokes that hide them from a
+    network trained on photos.
+
+    Raises:
+        UserError: OpenCV is not installed.
+    """
+    return InTurn(finder, CascadeFinder()) if has_cascades() else finder
+
+
+class InTurn:
+    """Several finders as one: the faces of the first that finds any.
+
+    Args:
+        finders: the best one first.
+    """
+
+    def __init__(self, *finders: Finder):
+        self.finders = finders
+
+    def __call__(self, picture: Image.Image) -> list[Face]:
+        """Find all faces of an upright RGB picture, with one finder."""
+        found = (finder(picture) for finder in self.finders)  # a later one only where it is needed
+        return next((faces for faces in found if faces), [])
 
 
 class YuNetFinder:
@@ -241,7 +271,7 @@ class CascadeFinder:
 
     def __init__(self) -> None:
         opencv = _opencv()
-        if not hasattr(opencv, "CascadeClassifier"):
+        if not has_cascades():
             raise UserError(
                 f"OpenCV {opencv.__version__} has no Haar cascades: pip install "
                 f"'face-destyle[faces]', or give the path of {YUNET_FILE}"
@@ -296,20 +326,37 @@ class CascadeFinder:
         return np.array([middle - half, middle + half])
 
 
+def has_cascades() -> bool:
+    """Whether the OpenCV that is installed carries cascades: 4 does, 5 does not.
+
+    Raises:
+        UserError: OpenCV is not installed.
+    """
+    return hasattr(_opencv(), "CascadeClassifier")
+
+
 def _yunet_file() -> Path:
     """YuNet from the Hub's cache, or fetched from the Hub.
 
     Raises:
         WeightsError: it is not in the cache and the Hub was not reached, or it is another file.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import (
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
 
     found = try_to_load_from_cache(YUNET_REPO, YUNET_FILE)
     try:
-        path = Path(found if isinstance(found, str) else hf_hub_download(YUNET_REPO, YUNET_FILE))
+        if not isinstance(found, str):
+            # Without a network the download alone would try again for half a minute.
+            get_hf_file_metadata(hf_hub_url(YUNET_REPO, YUNET_FILE), timeout=HUB_PATIENCE)
+            found = hf_hub_download(YUNET_REPO, YUNET_FILE)
+        path = Path(found)
         content = path.read_bytes()
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # what a lost connection is called differs between its versions
         raise WeightsError(
             f"{YUNET_FILE} is not in the local cache and {YUNET_REPO} was not reached on the Hub: "
             "connect once, or give its path"
@@ -323,5 +370,8 @@ def _opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise UserError("finding faces needs OpenCV: pip install 'face-destyle[faces]'") from error
+        raise UserError(
+            "finding faces needs OpenCV: pip install 'face-destyle[faces]', or crop the face by "
+            "hand and recover it as it is"
+        ) from error
     return cv2

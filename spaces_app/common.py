@@ -3,38 +3,88 @@
 import functools
 import logging
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from face_destyle import FaceModel, PictureError, Stylizer, UserError, images
+from face_destyle import (
+    AttributeClassifier,
+    FaceModel,
+    HubModel,
+    PictureError,
+    Stylizer,
+    UserError,
+    images,
+)
+from face_destyle.published import WEIGHTS as TABLE
+from spaces_app.batching import BATCH_SIZE
 
 P = ParamSpec("P")
 R = TypeVar("R")
+M = TypeVar("M", bound=HubModel)
 
-WEIGHTS = "fdnn"
+FDNN, IFRP, AFRP, TANN = "fdnn", "fdnn-ifrp", "fdnn-afrp", "fdnn-tann"
+CLASSIFIER = "attributes"
+# What the networks are called on the page; those that take a portrait, in the order shown.
+TITLES = {FDNN: "FDNN", IFRP: "IFRP", AFRP: "AFRP", TANN: "TANN"}
+PORTRAIT_NETWORKS = (FDNN, IFRP, AFRP)
+
 MAX_FILE_SIZE = "10mb"
-# The networks share one processor: whatever runs one of them waits its turn in one queue.
-NET: dict[str, Any] = {"concurrency_id": "net", "concurrency_limit": 1}
+# Whatever runs a network on one face shares one queue; those that run go through it together.
+NET: dict[str, Any] = {"concurrency_id": "net", "concurrency_limit": BATCH_SIZE}
+# Whole pictures and many files take long: they wait for each other, and keep no face waiting.
+LONG: dict[str, Any] = {"concurrency_id": "long", "concurrency_limit": 1}
 LOOK: dict[str, Any] = {"concurrency_id": "look", "concurrency_limit": 2}
 
 logger = logging.getLogger(__name__)
+_loading = threading.Lock()
+
+
+def portrait_networks() -> list[str]:
+    """The published networks that recover a face from a portrait."""
+    return [name for name in PORTRAIT_NETWORKS if name in TABLE]
 
 
 @functools.cache
-def recoverer() -> FaceModel:
-    """The recovery network, loaded at its first use."""
-    return FaceModel.from_pretrained(WEIGHTS)
+def _load(kind: Any, name: str) -> Any:
+    return kind.from_pretrained(name)
 
 
-@functools.cache
+def _network(kind: type[M], name: str) -> M:
+    with _loading:  # two visitors at once would load it twice
+        network: M = _load(cast(Any, kind), name)
+    return network
+
+
+def recoverer(name: str) -> FaceModel:
+    """A published recovery network, loaded at its first use."""
+    return _network(FaceModel, name)
+
+
 def stylizer(name: str) -> Stylizer:
     """A published style network, loaded at its first use."""
-    return Stylizer.from_pretrained(name)
+    return _network(Stylizer, name)
+
+
+def classifier() -> AttributeClassifier:
+    """The published attribute classifier, loaded at its first use."""
+    return _network(AttributeClassifier, CLASSIFIER)
+
+
+def forget_networks() -> None:
+    """Load every network anew at its next use."""
+    _load.cache_clear()
+
+
+def check_choice(what: str, value: str, known: list[str]) -> None:
+    """Raise a PictureError that names the choices where `value` is none of them."""
+    if value not in known:
+        raise PictureError(f"{what} must be one of {', '.join(known)}")
 
 
 def speaks_plainly(function: Callable[P, R]) -> Callable[P, R]:
@@ -49,7 +99,7 @@ def speaks_plainly(function: Callable[P, R]) -> Callable[P, R]:
         except UserError:
             # The other errors are about the installation and name its folders.
             logger.exception("The demo is not installed completely")
-            raise _message("this demo cannot load its weights; its owner has to mend it") from None
+            raise _message("this demo lacks a part of itself; its owner has to mend it") from None
 
     return wrapped
 
@@ -73,14 +123,32 @@ def read_upload(upload: dict[str, Any] | None) -> Image.Image:
     return images.load_picture(Path(upload["path"]).read_bytes())
 
 
-def hand_out(picture: Image.Image, weights: str, name: str) -> str:
-    """Write a generated picture where only this request knows it; return the path.
+def new_folder() -> Path:
+    """A folder that only this request knows.
 
-    The folder lies in Gradio's cache, which serves the file as it is, with its metadata, and
-    deletes it later.
+    It lies in Gradio's cache, which serves files as they are, with their metadata, and deletes
+    them later.
     """
     cache = Path(get_upload_folder())
     cache.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=cache)) / f"{name}.png"
+    return Path(tempfile.mkdtemp(dir=cache))
+
+
+def hand_out(picture: Image.Image, weights: str, name: str) -> str:
+    """Write a generated picture where only this request knows it; return the path."""
+    path = new_folder() / f"{name}.png"
     images.save_png(picture, path, weights)
     return str(path)
+
+
+def card_link(name: str) -> str:
+    """Where the card of published weights is."""
+    return f"https://huggingface.co/{TABLE[name].repo_id}"
+
+
+def note(name: str, seconds: float, size: tuple[int, int], more: str = "") -> str:
+    """What is said under a result, in Markdown: by which weights, their licence, what it is not."""
+    return (
+        f"Generated by [{name}]({card_link(name)}) in {seconds:.2f} s: a guess, not a photograph. "
+        f"{more}PNG, {size[0]} × {size[1]} pixels. Weights: {TABLE[name].licence}."
+    )

@@ -1,6 +1,7 @@
 """Crop by hand: which square of a picture is the face, and a view of what the network sees."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,14 @@ def frame_upload(
     return cut_square(read_upload(upload), size, across, down, tilt)
 
 
+def enlarged(square: Image.Image) -> Image.Image:
+    """A square at the size in which the page shows one."""
+    return images.centre_square(square).resize((VIEW_SIDE, VIEW_SIDE), Image.Resampling.LANCZOS)
+
+
 def view(square: Image.Image) -> Image.Image:
     """The square as the network sees it, enlarged, with rings where it expects the eyes."""
-    shown = images.centre_square(square).resize((VIEW_SIDE, VIEW_SIDE), Image.Resampling.LANCZOS)
+    shown = enlarged(square)
     scale, radius = VIEW_SIDE / images.FACE_SIDE, 13
     draw = ImageDraw.Draw(shown)
     for x, y in FRAME_EYES:
@@ -78,13 +84,6 @@ def view(square: Image.Image) -> Image.Image:
         draw.ellipse([box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1], outline="black", width=4)
         draw.ellipse(box, outline="white", width=2)
     return shown
-
-
-@speaks_plainly
-def _look(
-    upload: dict[str, Any] | None, size: float, across: float, down: float, tilt: float
-) -> Image.Image | None:
-    return view(frame_upload(upload, size, across, down, tilt)) if upload else None
 
 
 @dataclass(frozen=True)
@@ -101,16 +100,15 @@ class Framing:
         return [self.picture, *self.sliders]
 
 
-def build_framing(label: str, prefix: str, invitation: str, webcam: bool = False) -> Framing:
-    """Lay out upload, examples, sliders and view, and keep the view up to date.
+def build_picture(label: str, prefix: str, webcam: bool = False) -> gr.Image:
+    """A place for a picture file, which goes to the functions as it is.
 
     Args:
         label: what the picture is, for the visitor.
-        prefix: what it is in the names of elements and of the examples' files.
-        invitation: the line above the examples.
+        prefix: what it is in the names of elements.
         webcam: whether the picture may be taken by a camera.
     """
-    picture = gr.Image(
+    return gr.Image(
         label=label,
         type="filepath",
         image_mode=None,
@@ -122,18 +120,47 @@ def build_framing(label: str, prefix: str, invitation: str, webcam: bool = False
         alt_text=f"{label}: the picture you chose",
         placeholder="Drop a picture here\nor click to choose one, up to 10 MB",
     )
+
+
+def build_examples(picture: gr.Image, kind: str, prefix: str, invitation: str) -> None:
+    """Examples to click: the files of `EXAMPLES` whose names begin with `kind`."""
     with gr.Column(elem_classes="examples"):
         gr.Examples(
-            [[str(path)] for path in sorted(EXAMPLES.glob(f"{prefix}-*.png"))],
+            [[str(path)] for path in sorted(EXAMPLES.glob(f"{kind}-*.png"))],
             picture,
             label=invitation,
             elem_id=f"{prefix}-examples",
             api_visibility="private",
         )
+
+
+def build_framing(
+    label: str,
+    prefix: str,
+    invitation: str,
+    *,
+    examples: str = "",
+    webcam: bool = False,
+    hint: str = "Move the eyes into the rings.",
+    rings: bool = True,
+) -> Framing:
+    """Lay out upload, examples, sliders and view, and keep the view up to date.
+
+    Args:
+        label: what the picture is, for the visitor.
+        prefix: what it is in the names of elements.
+        invitation: the line above the examples.
+        examples: what the names of the examples' files begin with; `prefix` where empty.
+        webcam: whether the picture may be taken by a camera.
+        hint: what the visitor shall do.
+        rings: whether rings show where the network expects the eyes.
+    """
+    picture = build_picture(label, prefix, webcam)
+    build_examples(picture, examples or prefix, prefix, invitation)
     with gr.Row(elem_classes="framing", equal_height=False):
         with gr.Column(scale=2, min_width=170):
             seen = gr.Image(
-                label="What the network sees",
+                label="The part that is used",
                 type="pil",
                 format="png",
                 interactive=False,
@@ -143,7 +170,7 @@ def build_framing(label: str, prefix: str, invitation: str, webcam: bool = False
                 alt_text="The square of your picture that is taken as the face",
             )
         with gr.Column(scale=3, min_width=170, elem_classes="sliders"):
-            gr.Markdown("Move the eyes into the rings.", elem_classes="hint")
+            gr.Markdown(hint, elem_classes="hint")
             sliders = [
                 _slider("Size (% of the shorter side)", "size", 100),
                 _slider("Left – right", "across", 0),
@@ -151,6 +178,17 @@ def build_framing(label: str, prefix: str, invitation: str, webcam: bool = False
                 _slider("Tilt (degrees)", "tilt", 0),
             ]
     framing = Framing(picture, sliders, seen)
+    _keep_up_to_date(framing, view if rings else enlarged)
+    return framing
+
+
+def _keep_up_to_date(framing: Framing, show: Callable[[Image.Image], Image.Image]) -> None:
+    @speaks_plainly
+    def look(
+        upload: dict[str, Any] | None, size: float, across: float, down: float, tilt: float
+    ) -> Image.Image | None:
+        return show(frame_upload(upload, size, across, down, tilt)) if upload else None
+
     quiet: dict[str, Any] = {
         "preprocess": False,
         "show_progress": "hidden",
@@ -158,18 +196,18 @@ def build_framing(label: str, prefix: str, invitation: str, webcam: bool = False
         "trigger_mode": "always_last",
         **LOOK,
     }
+    sliders = framing.sliders
     gr.on(
         [slider.input for slider in sliders] + [slider.release for slider in sliders],
-        _look,
+        look,
         framing.inputs,
-        seen,
+        framing.view,
         **quiet,
     )
     start = [slider.value for slider in sliders]
-    picture.change(
+    framing.picture.change(
         lambda: start, None, sliders, show_progress="hidden", api_visibility="private"
-    ).then(_look, framing.inputs, seen, **quiet)
-    return framing
+    ).then(look, framing.inputs, framing.view, **quiet)
 
 
 def _slider(label: str, name: str, value: int) -> gr.Slider:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from face_destyle import FaceModel, Stylizer
@@ -252,8 +253,50 @@ def astronaut() -> Image.Image:
     )
 
 
+def turned(photo: Image.Image, degrees: float, size: float, across: float) -> Image.Image:
+    """A photo turned clockwise, smaller by `size`, and shifted to the right by part of its side.
+
+    What comes in at the edges is the photo mirrored.
+    """
+    edge = photo.width // 2
+    wide = Image.fromarray(np.pad(np.asarray(photo), ((edge,) * 2, (edge,) * 2, (0, 0)), "reflect"))
+    middle, angle = wide.width / 2, math.radians(degrees)
+    cos, sin = math.cos(angle) / size, math.sin(angle) / size
+    x, y = photo.width * (0.5 + across), photo.height / 2
+    matrix = (cos, sin, middle - cos * x - sin * y, -sin, cos, middle + sin * x - cos * y)
+    return wide.transform(photo.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+
+
+def two_portraits(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two portraits of 128 x 128 on a wall, in narrow frames."""
+    wall = Image.new("RGB", (400, 240), (206, 200, 188))
+    draw = ImageDraw.Draw(wall)
+    for portrait, (x, y) in ((left, (40, 60)), (right, (232, 52))):
+        draw.rectangle((x - 8, y - 8, x + TILE + 7, y + TILE + 7), fill=(92, 66, 44))
+        wall.paste(portrait, (x, y))
+    return wall
+
+
+def write_further(photos: dict[str, Image.Image]) -> None:
+    """Write turned-*.png, tiny-*.png and whole-*.png."""
+    for name, degrees, size, across in (
+        ("ana-the-scream", 25, 0.85, 0.04),
+        ("ben-starry-night", -20, 0.9, -0.03),
+        ("cleo-udnie", 38, 0.85, 0),
+    ):
+        leaning = turned(Image.open(EXAMPLES / f"portrait-{name}.png"), degrees, size, across)
+        leaning.save(EXAMPLES / f"turned-{name}.png", optimize=True)
+    for name, degrees in (("astronaut", 8), ("ana", -14), ("cleo", 0)):
+        small = turned(photos[name], degrees, 0.95, 0).resize((24, 24), Image.Resampling.LANCZOS)
+        small.save(EXAMPLES / f"tiny-{name}.png", optimize=True)
+    left, right = (
+        Image.open(EXAMPLES / f"portrait-{name}.png") for name in ("ana-the-scream", "cleo-udnie")
+    )
+    two_portraits(left, right).save(EXAMPLES / "whole-two-portraits.png", optimize=True)
+
+
 def main() -> None:
-    """Write photo-*.png (inputs of the second tab) and portrait-*.png (of the first)."""
+    """Write photo-*.png, portrait-*.png and the other inputs of the tabs."""
     EXAMPLES.mkdir(exist_ok=True)
     photos = {"astronaut": astronaut(), **{name: draw_face(look) for name, look in LOOKS.items()}}
     for name, photo in photos.items():
@@ -269,6 +312,7 @@ def main() -> None:
         # At the size of the frame: strokes have the scale that the recovery network knows.
         portrait = Stylizer.from_pretrained(f"style-{style}").stylize(photos[name], 128)
         portrait.save(EXAMPLES / f"portrait-{name}-{style}.png", optimize=True)
+    write_further(photos)
     DOCS.mkdir(exist_ok=True)
     draw_sheet(photos).save(DOCS / "faces.png", optimize=True)
 

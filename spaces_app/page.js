@@ -2,14 +2,19 @@
 () => {
   const name = () => {
     document.querySelectorAll(".examples .gallery-item:not([aria-label])").forEach((button) => {
-      const file = decodeURIComponent(button.querySelector("img")?.src ?? "").split("/").pop();
+      const picture = button.querySelector("img");
+      const file = decodeURIComponent(picture?.src ?? "").split("/").pop();
       const words = file.replace(/\.png$/, "").replaceAll("-", " ");
-      if (words) button.setAttribute("aria-label", `Example: ${words}`);
+      if (!words) return;
+      button.setAttribute("aria-label", `Example: ${words}`);
+      picture.alt = words;
     });
-    document.querySelectorAll("#comparison .content").forEach((content) => {
-      const names = ["The portrait", "The recovered face"];
-      content.querySelectorAll("img").forEach((picture, index) => {
-        if (!picture.alt) picture.alt = names[index];
+    // The label of a comparison names what is left and right of its line.
+    document.querySelectorAll(".comparison").forEach((block) => {
+      const label = block.querySelector("[data-testid='block-label']")?.textContent ?? "";
+      const names = label.split("|").map((part) => part.trim());
+      block.querySelectorAll("img").forEach((picture, index) => {
+        if (!picture.alt) picture.alt = names[index] ?? "";
       });
     });
   };

@@ -1,14 +1,32 @@
 """The whole page: title, tabs, footer, and how it is served."""
 
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from face_destyle.published import WEIGHTS as TABLE
-from spaces_app.common import MAX_FILE_SIZE, WEIGHTS
+from spaces_app.common import (
+    AFRP,
+    CLASSIFIER,
+    FDNN,
+    IFRP,
+    MAX_FILE_SIZE,
+    TANN,
+    TITLES,
+    card_link,
+    portrait_networks,
+)
+from spaces_app.compare import build_compare
 from spaces_app.destylize import build_destylize
+from spaces_app.guided import build_guided
 from spaces_app.photo_and_back import build_photo_and_back
+from spaces_app.tiny import build_tiny
+from spaces_app.turned import build_turned
+from spaces_app.whole import build_whole
 
 KEPT_SECONDS = 3600
 STYLESHEET = Path(__file__).parent / "page.css"
@@ -23,9 +41,55 @@ INTRO = """
 """
 
 
+@dataclass(frozen=True)
+class TabRow:
+    """One tab of the page.
+
+    Attributes:
+        title: what the visitor reads.
+        id: what it is in the address of the page and in names.
+        build: lays it out.
+        networks: those whose weights must be published.
+        portrait_networks: how many networks that take a portrait must be.
+    """
+
+    title: str
+    id: str
+    build: Callable[[], None]
+    networks: tuple[str, ...] = ()
+    portrait_networks: int = 1
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether its weights are published."""
+        enough = len(portrait_networks()) >= self.portrait_networks
+        return enough and all(name in TABLE for name in self.networks)
+
+
+TABS = (
+    TabRow("Portrait to face", "destylize", build_destylize, (FDNN,)),
+    TabRow("Turned portrait", "turned", build_turned, (IFRP,)),
+    TabRow("With attributes", "guided", build_guided, (AFRP,)),
+    TabRow("Tiny photo", "tiny", build_tiny, (TANN,)),
+    TabRow("Photo and back", "photo-and-back", build_photo_and_back),
+    TabRow("Compare", "compare", build_compare, portrait_networks=2),
+    TabRow("Whole picture", "whole", build_whole),
+)
+
+
 def _footer() -> str:
-    row = TABLE[WEIGHTS]
-    card = f"https://huggingface.co/{row.repo_id}"
+    licences: dict[str, list[str]] = {}
+    for name in [*TITLES, CLASSIFIER]:
+        if name in TABLE:
+            row = TABLE[name]
+            link = (
+                f'<a href="{card_link(name)}" target="_blank" rel="noopener" '
+                f'title="{html.escape(row.paper)}">{name}&nbsp;{row.tag}</a>'
+            )
+            licences.setdefault(row.licence, []).append(link)
+    weights = "; ".join(
+        f"{', '.join(links)}: {html.escape(licence)}" for licence, links in licences.items()
+    )
     return f"""
 <footer class="about">
   <p><strong>What this is not.</strong> A recovered face is a guess made from training data. It is
@@ -33,14 +97,16 @@ def _footer() -> str:
   Every picture made here says so in its PNG metadata.</p>
   <p><strong>Your pictures.</strong> They are used for your request only and deleted from this
   server within two hours. Nothing is recorded.</p>
-  <p><strong>Weights.</strong> <a href="{card}" target="_blank" rel="noopener">{row.name}
-  {row.tag}</a>, licence: {row.licence}. {row.paper}.</p>
+  <p><strong>Weights and their licence.</strong> {weights}.</p>
 </footer>
 """
 
 
 def build_app() -> gr.Blocks:
-    """Build the page; no network is loaded before its first use."""
+    """Build the page, with the tabs whose weights are published.
+
+    No network is loaded before its first use.
+    """
     with gr.Blocks(
         title="face_destyle: faces behind the paint",
         analytics_enabled=False,
@@ -48,10 +114,10 @@ def build_app() -> gr.Blocks:
     ) as app:
         gr.HTML(INTRO)
         with gr.Tabs():
-            with gr.Tab("Portrait to face", id="destylize"):
-                build_destylize()
-            with gr.Tab("Photo and back", id="photo-and-back"):
-                build_photo_and_back()
+            for row in TABS:
+                if row.is_shown:
+                    with gr.Tab(row.title, id=row.id):
+                        row.build()
         gr.HTML(_footer())
     return app.queue(max_size=32)
 

@@ -269,7 +269,19 @@ class TestTables:
         assert "known are fdnn, style-" in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("arguments", [[], ["paint"], ["recover"], ["recover", "a.png", "--size"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["paint"],
+        ["recover"],
+        ["export"],
+        ["recover", "a.png", "--size"],
+        ["recover", "a.png", "--strength", "much"],
+        ["recover", "a.png", "--backend", "jax"],
+        ["recover", "a.png", "--attributes", "-Young"],
+    ],
+)
 def test_a_wrong_command_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -277,7 +289,9 @@ def test_a_wrong_command_line(arguments: list[str], capsys: pytest.CaptureFixtur
     assert "--help" in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["recover", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["recover", "--help"], ["export", "--help"], ["--version"]]
+)
 def test_help_and_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from face_destyle import images, pasting
+from face_destyle import faces, images, pasting
 from face_destyle.errors import UserError, WeightsError
 from face_destyle.faces import (
     FRAME_EYES,
     CascadeFinder,
     Face,
+    InTurn,
     YuNetFinder,
     default_finder,
     find_faces,
+    with_cascades,
 )
 from face_destyle.pasting import Patch, crop, paste
 from tests import drawn
@@ -212,7 +214,7 @@ def test_faces_come_the_largest_first_and_specks_not_at_all() -> None:
 def test_without_opencv_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     default_finder.cache_clear()
-    with pytest.raises(UserError, match=r"pip install 'face-destyle\[faces\]'"):
+    with pytest.raises(UserError, match=r"pip install 'face-destyle\[faces\]'.* by hand"):
         find_faces(drawn.face())
 
 
@@ -246,11 +248,55 @@ def test_another_file_in_the_cache_is_refused(
         YuNetFinder()
 
 
-def test_without_yunet_the_cascades_find_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("offline", [True, False], ids=["offline mode", "no network"])
+def test_without_yunet_the_cascades_find_faces(
+    offline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreached(*arguments: object, **options: object) -> None:
+        raise RuntimeError("Name or service not known")
+
+    def tried(*arguments: object) -> None:
+        pytest.fail("the download tries again and again")
+
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    if not offline:
+        monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreached)
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", tried)
     default_finder.cache_clear()
     assert isinstance(default_finder(), CascadeFinder)
     default_finder.cache_clear()
+
+
+def test_a_finder_is_asked_where_those_before_it_find_none() -> None:
+    face, asked = face_at(placed()), []
+
+    def finds(name: str, *found: Face) -> faces.Finder:
+        return lambda picture: asked.append(name) or list(found)
+
+    assert InTurn(finds("a"), finds("b", face), finds("c", face))(drawn.face()) == [face]
+    assert asked == ["a", "b"]
+    assert InTurn(finds("d"), finds("e"))(drawn.face()) == []
+
+
+def test_where_yunet_finds_none_the_cascades_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    from skimage.data import astronaut
+
+    monkeypatch.setattr(faces, "YuNetFinder", lambda: lambda picture: [])
+    default_finder.cache_clear()
+    finder = default_finder()
+    default_finder.cache_clear()
+    assert find_faces(images.load_picture(astronaut()), finder)
+
+
+def test_without_cascades_a_finder_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+
+    def finder(picture: Image.Image) -> list[Face]:
+        return []
+
+    assert with_cascades(finder) is not finder
+    monkeypatch.delattr(cv2, "CascadeClassifier")
+    assert with_cascades(finder) is finder
 
 
 class FakeYuNet:

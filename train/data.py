@@ -1,7 +1,7 @@
 """Pairs -> batches: which rows, in which order, with which changes."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,19 +17,29 @@ from face_destyle import images
 from face_destyle.errors import UserError
 from face_destyle.models.similarity import compose, invert
 from train.augment import AugmentConfig, augment, draw, mirror
+from train.editing import draw_wishes, labels, stated
 from train.misalign import Misalignment, draw_misalignment, mirrored, turn_portraits
 from train.photos import load_table
 from train.recipe import DataConfig
 
 PAIR_COLUMNS = ("portrait", "photo")
+PAIR_ADVICE = "a folder of pairs needs metadata.jsonl with portrait_file_name, photo_file_name"
 ALIGNED = Misalignment().alignment()
 
 
-def open_pairs(source: str, split: str) -> Dataset:
+def open_pairs(
+    source: str, split: str, pictures: Sequence[str] = PAIR_COLUMNS, advice: str = PAIR_ADVICE
+) -> Dataset:
     """One split of a pair dataset, its pictures left as bytes.
 
+    Args:
+        source: folder, parquet folder or Hub id.
+        split: of it.
+        pictures: the columns that must hold pictures.
+        advice: what to do where they do not.
+
     Raises:
-        UserError: no such split, or no columns `portrait` and `photo` with pictures.
+        UserError: no such split, or a column without pictures.
     """
     if not source:
         raise UserError("no pairs: give --data, or data.pairs in the recipe")
@@ -37,11 +47,11 @@ def open_pairs(source: str, split: str) -> Dataset:
     if split not in table:
         raise UserError(f"{source} has no split {split}; it has {', '.join(table)}")
     pairs = table[split]
-    for name in PAIR_COLUMNS:
+    for name in pictures:
         if not isinstance(pairs.features.get(name), Image):
             raise UserError(
-                f"{source} has no picture column {name}; it has {', '.join(pairs.column_names)}: "
-                "a folder of pairs needs metadata.jsonl with portrait_file_name, photo_file_name"
+                f"{source} has no picture column {name}; "
+                f"it has {', '.join(pairs.column_names)}: {advice}"
             )
         pairs = pairs.cast_column(name, Image(decode=False))
     return pairs
@@ -100,6 +110,9 @@ class Pairs(TorchDataset[dict[str, Any]]):
             raise UserError(f"{source}: no pairs of split {config.split} are left to train on")
         self.pairs, self.changes, self.seed, self.side = pairs, changes, seed, side
         self.config, self.alignments = config, alignments(pairs, source)
+        self.labels = labels(pairs, source)
+        labelled = set(stated(self.labels).tolist())
+        self.labelled = [row for row in self.rows if row in labelled]
         keys = column(pairs, "photo_key", None)
         self.photo_of = {row: row if keys[row] is None else keys[row] for row in self.rows}
         # A mixture of portraits that lie differently would show two faces.
@@ -128,6 +141,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
             "draws": draw(self.changes, rng),
             "alignment": self.alignments[row],
             "turned": self._turned(row, rng),
+            **self._wishes(row, rng),
         }
 
     def _pose(self, row: int) -> tuple[Any, ...]:
@@ -146,6 +160,11 @@ class Pairs(TorchDataset[dict[str, Any]]):
         around = None if torch.equal(alignment, ALIGNED) else Misalignment.of(alignment)
         drawn = draw_misalignment(self.config.turns, rng, around)
         return drawn.alignment() if chance < self.config.turned else alignment
+
+    def _wishes(self, row: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        others = self.labelled or [row]
+        other = others[rng.integers(len(others))]
+        return draw_wishes(self.labels[row], self.labels[other], self.config.attributes, rng)
 
     def _fill_cache(self) -> None:
         """Decode everything once, in the order of the file: random reads are far slower."""
@@ -195,11 +214,19 @@ class Batch:
         portraits: `(N, 3, S, S)` in [-1, 1].
         photos: the same faces, aligned, `(N, 3, S, S)` in [-1, 1].
         alignment: how they lie in the portraits: `(N, 2, 3)`, frame -> portrait.
+        attributes: what is asked for, as the faces are: `(N, 18)` from 0 to 1, nan for unknown.
+        wrong: of other faces, as much known; nan where that is no difference.
+        flipped: as asked but for one attribute; nan where no second photo is made.
+        triplets: whether the rows are anchors, then as many positives, then as many negatives.
     """
 
     portraits: torch.Tensor
     photos: torch.Tensor
     alignment: torch.Tensor
+    attributes: torch.Tensor | None = None
+    wrong: torch.Tensor | None = None
+    flipped: torch.Tensor | None = None
+    triplets: bool = False
 
 
 def to_batch(item: dict[str, Any], device: torch.device) -> Batch:
@@ -220,4 +247,5 @@ def to_batch(item: dict[str, Any], device: torch.device) -> Batch:
         # result -> frame -> portrait as it is stored
         back = compose(premade[moved], invert(alignment[moved]))
         portraits[moved] = turn_portraits(portraits[moved], back)
-    return Batch(portraits, photos, alignment)
+    wishes = (item[name].to(device) for name in ("attributes", "wrong", "flipped"))
+    return Batch(portraits, photos, alignment, *wishes)

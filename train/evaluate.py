@@ -27,11 +27,12 @@ from tqdm import tqdm
 from face_destyle import FaceModel, images, metrics
 from face_destyle.errors import UserError
 from face_destyle.faces import FRAME_LANDMARKS
-from face_destyle.models.base import WEIGHTS_FILE, find_file
+from face_destyle.models.base import weights_file
 from face_destyle.models.similarity import parameters_of, transform
 from train.console import one_line_errors
 from train.data import ALIGNED, alignments, column, decode, open_pairs
 from train.frozen import FaceEmbedding, find_frozen, sha256
+from train.groups import group_figures, people
 from train.memory import keep_freed_memory
 
 MEASURES = ("psnr", "ssim", "fsim", "identity", "rank1")
@@ -263,7 +264,7 @@ def table(summary: dict[str, Any]) -> str:
 
 def seen_styles(weights: str) -> list[str]:
     """The styles that the recipe beside the weights was trained on."""
-    path = Path(weights) / "recipe.yaml"
+    path = weights_file(weights).with_name("recipe.yaml")
     if not path.is_file():
         raise UserError(
             f"{weights} has no recipe.yaml: name the styles it was trained on by --seen"
@@ -278,7 +279,7 @@ def judge_sha256(weights: str, embedding: str) -> str:
         UserError: the weights were trained to please it.
     """
     found = sha256(find_frozen(embedding, "a face embedding"))
-    path = Path(weights) / "recipe.yaml"
+    path = weights_file(weights).with_name("recipe.yaml")
     recipe = yaml.safe_load(path.read_text()) if path.is_file() else {}
     if recipe.get("loss", {}).get("identity_sha256") == found:
         raise UserError(f"{weights} was trained with {embedding}: judge by another face embedding")
@@ -305,7 +306,7 @@ def evaluate(
     recovered, as_is = score(model, test, judge, Path(weights).name)
     photos = len(set(test.keys))
     summary = {
-        "weights_sha256": sha256(find_file(weights, WEIGHTS_FILE, None, {"revision": None})),
+        "weights_sha256": sha256(weights_file(weights)),
         "parameters": sum(p.numel() for p in model.parameters()),
         "photos": photos,
         "gallery": photos,
@@ -340,6 +341,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--margin", type=int, default=0, help="only photos with so much of their surroundings"
     )
+    parser.add_argument(
+        "--people", help="photos of --data with gender and age: means for groups of people too"
+    )
     parser.add_argument("--out", type=Path, help="write metrics.json here")
     parser.add_argument("--scores", type=Path, help="write every single score here (.npz)")
     given = parser.parse_args(argv)
@@ -361,6 +365,9 @@ def main(argv: list[str] | None = None) -> int:
         given.variants,
         given.margin,
     )
+    if given.people:
+        known = [name for name, row in summary["styles"].items() if row["seen"]]
+        summary["groups"] = group_figures(raw, known, people(given.people, given.split))
     if given.out:
         given.out.write_text(json.dumps(summary, indent=2) + "\n")
     if given.scores:

@@ -18,45 +18,30 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from face_destyle.configs import config_from_dict
 from face_destyle.errors import UserError
-from face_destyle.models.base import REGISTRY, HubModel, Recovered
+from face_destyle.models.base import HubModel, Recovered
 from train.checkpoints import Counter, checkpoints, save
 from train.console import one_line_errors
 from train.data import Batch, Pairs, Positions, to_batch
+from train.doctor import inspect
+from train.editing import Edited, stated
 from train.ema import EMA
-from train.frozen import FaceEmbedding, PerceptualNetwork, find_frozen, sha256
 from train.journal import Journal
-from train.losses import (
-    AlignmentLoss,
-    DiscriminatorLoss,
-    GeneratorLoss,
-    IdentityLoss,
-    PerceptualLoss,
-)
+from train.losses import AlignmentLoss, DiscriminatorLoss, GeneratorLoss
 from train.memory import keep_freed_memory
-from train.recipe import (
-    LossConfig,
-    NetworkConfig,
-    OptimizerConfig,
-    Recipe,
-    dump_recipe,
-    load_recipe,
-)
+from train.recipe import OptimizerConfig, Recipe, dump_recipe, load_recipe
+from train.start import build_networks, build_obedience, build_photo_losses, pin_networks
+from train.triplet import MEMBERS, TripletLoss, Triplets, to_triplets
+
+LOOKED_AT = 500  # pairs of each split, before a run
 
 
 class TrainingError(UserError):
     """The run cannot go on; says at which image, and which checkpoint is good."""
-
-
-def build(config: NetworkConfig) -> HubModel:
-    """A network with fresh weights."""
-    if config.type not in REGISTRY:
-        raise UserError(f"model type {config.type!r} is unknown; use {', '.join(sorted(REGISTRY))}")
-    klass = REGISTRY[config.type]
-    return klass(config_from_dict(klass.config_class, config.config, f"{config.type} config"))
 
 
 def build_optimizer(
@@ -67,46 +52,6 @@ def build_optimizer(
         return torch.optim.RMSprop(network.parameters(), rate, config.alpha, config.eps)
     betas = (config.betas[0], config.betas[1])
     return torch.optim.Adam(network.parameters(), rate, betas, config.eps, fused=True)
-
-
-def build_photo_losses(
-    config: LossConfig, device: torch.device
-) -> list[IdentityLoss | PerceptualLoss]:
-    """The losses of a frozen network between fake and real photos.
-
-    Raises:
-        UserError: a weight is given and no network for it.
-    """
-    losses: list[IdentityLoss | PerceptualLoss] = []
-    for name in ("identity", "perceptual"):
-        if getattr(config, name) and not getattr(config, f"{name}_network"):
-            raise UserError(f"loss.{name} needs a network: --set loss.{name}_network=FILE")
-    if config.identity:
-        embedding = FaceEmbedding.load(config.identity_network).to(device)
-        losses.append(IdentityLoss(embedding, config.identity))
-    if config.perceptual:
-        network = PerceptualNetwork.load(config.perceptual_network).to(device)
-        layers = dict.fromkeys(config.perceptual_layers, config.perceptual)
-        losses.append(PerceptualLoss(network, layers))
-    return losses
-
-
-def pin_identity(recipe: Recipe) -> Recipe:
-    """The recipe with the hash of its face embedding, by which train.evaluate knows it again.
-
-    Raises:
-        UserError: the recipe was written for another file.
-    """
-    loss = recipe.loss
-    if not (loss.identity and loss.identity_network):
-        return recipe
-    found = sha256(find_frozen(loss.identity_network, "a face embedding"))
-    if loss.identity_sha256 not in ("", found):
-        raise UserError(
-            f"{loss.identity_network} is not the face embedding of the recipe "
-            f"(sha256 {loss.identity_sha256}); set loss.identity_sha256 to {found} to use it"
-        )
-    return replace(recipe, loss=replace(loss, identity_sha256=found))
 
 
 def learning_rate_factor(
@@ -127,13 +72,11 @@ class Trainer:
     def __init__(self, recipe: Recipe, accelerator: Accelerator, init: str | None = None):
         self.recipe, self.accelerator = recipe, accelerator
         set_seed(recipe.train.seed)
-        if init:
-            generator = HubModel.from_pretrained(init).train()
-            discriminator = HubModel.from_pretrained(init, subfolder="discriminator").train()
-        else:
-            generator, discriminator = build(recipe.model), build(recipe.discriminator)
-        self.conditional = discriminator.conditional
+        generator, discriminator = build_networks(recipe, init)
+        self.asks = generator.takes_attributes
+        self.conditional, self.matches = discriminator.conditional, discriminator.takes_attributes
         self.input_size = int(generator.config.image_size)
+        self.photo_size = int(getattr(generator.config, "photo_size", self.input_size))
         self.ema = EMA(generator.to(accelerator.device), recipe.train.ema_half_life)
         if accelerator.device.type == "cuda":
             # On a CPU the bf16 group normalization of torch is several times slower in this layout.
@@ -157,7 +100,10 @@ class Trainer:
         )
         self.generator_loss = GeneratorLoss(recipe.loss)
         self.alignment_loss = AlignmentLoss(recipe.loss.alignment)
+        loss = recipe.loss
+        self.triplet_loss = TripletLoss(loss.triplet, loss.triplet_margin, loss.triplet_symmetric)
         self.photo_losses = build_photo_losses(recipe.loss, accelerator.device)
+        self.obedience_loss = build_obedience(recipe.loss, accelerator.device)
         self.discriminator_loss = DiscriminatorLoss(recipe.loss)
         self.counter = Counter()
         accelerator.register_for_checkpointing(self.counter, self.ema)
@@ -170,31 +116,70 @@ class Trainer:
 
     def step(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
         """One batch for both networks; returns every loss by name."""
-        recovered = self.generator(batch.portraits)
-        fake = recovered.photo.float()
-        given = (batch.portraits,) if self.conditional else ()
+        recovered = self.recover(self.generator, batch)
+        recovered = replace(recovered, photo=recovered.photo.float())
+        edited = self.edit(batch)
         losses = {}
         if self.adversarial:
-            losses = self.discriminator_step(fake.detach(), batch.photos, given)
-        return losses | self.generator_step(
-            Recovered(fake, recovered.alignment), batch, given, epoch
-        )
+            cut_off = edited.detached() if edited else None
+            losses = self.discriminator_step(recovered.photo.detach(), batch, cut_off)
+        return losses | self.generator_step(recovered, batch, epoch, edited)
+
+    def gather(self, item: dict[str, Any]) -> Batch:
+        """A batch of collated items, on the device."""
+        if self.recipe.data.views.use:
+            return to_triplets(item, self.accelerator.device, self.input_size)
+        return to_batch(item, self.accelerator.device)
+
+    def recover(self, generator: nn.Module, batch: Batch) -> Recovered:
+        """What a generator makes of the portraits, with attributes where it takes them."""
+        if self.asks:
+            return generator(batch.portraits, batch.attributes)
+        return generator(batch.portraits)
+
+    def edit(self, batch: Batch) -> Edited | None:
+        """Second photos of the batch, one attribute flipped; None where none is asked for."""
+        if not self.asks or not self.obedience_loss or batch.attributes is None:
+            return None
+        rows = stated(batch.flipped)
+        if batch.flipped is None or not len(rows):
+            return None
+        asked, wished = batch.attributes[rows], batch.flipped[rows]
+        photos = self.generator(batch.portraits[rows], wished).photo.float()
+        return Edited(rows, asked, wished, photos)
+
+    def judge(
+        self, photos: torch.Tensor, portraits: torch.Tensor, attributes: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The discriminator's logits for photos `(N, 3, H, W)`, from as much as it looks at."""
+        given = (photos, portraits) if self.conditional else (photos,)
+        if self.matches:
+            return self.discriminator(*given, attributes).float()
+        return self.discriminator(*given).float()
 
     def discriminator_step(
-        self, fake: torch.Tensor, real: torch.Tensor, given: tuple[torch.Tensor, ...]
+        self, fake: torch.Tensor, batch: Batch, edited: Edited | None = None
     ) -> dict[str, torch.Tensor]:
         """Update the discriminator on generated and true photos `(N, 3, H, W)`.
 
-        `given` is what a conditional discriminator sees besides.
+        One that sees attributes also learns to refuse true photos with wrong ones.
         """
-        judged_real = self.discriminator(real, *given)
-        judged_fake = self.discriminator(fake, *given)
-        losses = self.discriminator_loss(judged_real.float(), judged_fake.float())
+        real, portraits = batch.photos, batch.portraits
+        judged_real = self.judge(real, portraits, batch.attributes)
+        judged_fake = self.judge(fake, portraits, batch.attributes)
+        refused = {}
+        rows = stated(batch.wrong)
+        if self.matches and batch.wrong is not None and len(rows):
+            refused["wrong"] = (self.judge(real[rows], portraits[rows], batch.wrong[rows]), rows)
+        if edited:
+            rows = edited.rows
+            refused["edited"] = (self.judge(edited.photos, portraits[rows], edited.wished), rows)
+        losses = self.discriminator_loss(judged_real, judged_fake, refused)
         self._update(self.discriminator_optimizer, losses)
         return losses
 
     def generator_step(
-        self, recovered: Recovered, batch: Batch, given: tuple[torch.Tensor, ...], epoch: int
+        self, recovered: Recovered, batch: Batch, epoch: int, edited: Edited | None = None
     ) -> dict[str, torch.Tensor]:
         """Update the generator; the discriminator is frozen meanwhile.
 
@@ -202,12 +187,22 @@ class Trainer:
         """
         self.discriminator.requires_grad_(False)
         fake, real = recovered.photo, batch.photos
-        judged = self.discriminator(fake, *given).float() if self.adversarial else None
+        judged = None
+        if self.adversarial:
+            judged = self.judge(fake, batch.portraits, batch.attributes)
         losses = self.generator_loss(fake, real, judged, epoch)
         for loss in self.photo_losses:
             losses |= loss(fake, real)
         if self.recipe.loss.alignment:
             losses |= self.alignment_loss(recovered.alignment, batch.alignment)
+        if self.recipe.loss.triplet and batch.triplets:
+            losses |= self.triplet_loss(getattr(recovered, "code", None))
+        if edited and self.obedience_loss:
+            losses |= self.obedience_loss(edited, fake)
+        if edited and self.adversarial:
+            judged = self.judge(edited.photos, batch.portraits[edited.rows], edited.wished)
+            share = len(edited.rows) / len(fake)
+            losses["adversarial_edited"] = share * self.generator_loss.adversarial(judged, epoch)
         self._update(self.generator_optimizer, losses)
         self.discriminator.requires_grad_(True)
         return losses
@@ -251,7 +246,7 @@ def open_run(run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
         if run.is_file():
             raise UserError(f"{run} is a file: choose another --out")
         if path.is_file():
-            if path.read_text() != description:
+            if not same_recipe(path, recipe):
                 raise UserError(f"{run} holds a run of another recipe: choose another --out")
         elif run.exists() and any(run.iterdir()):
             raise UserError(f"{run} is not empty and holds no run: choose another --out")
@@ -260,20 +255,59 @@ def open_run(run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
             path.write_text(description)
 
 
-def make_loader(recipe: Recipe, accelerator: Accelerator, start: int, side: int) -> tuple[Any, int]:
-    """Batches from image `start` to the end of the run, and the length of an epoch."""
+def same_recipe(path: Path, recipe: Recipe) -> bool:
+    """Whether a run's recipe.json says the same; what it does not mention has its default."""
+    try:
+        found = config_from_dict(Recipe, dict(json.loads(path.read_text())), str(path))
+    except (ValueError, TypeError, UserError):  # no JSON, no mapping, other keys
+        return False
+    return bool(found == recipe)
+
+
+def check_data(recipe: Recipe, sides: tuple[int, int]) -> None:
+    """Raise a UserError where views are learnt from and should not be, or the reverse."""
+    views, size = recipe.data.views.use, recipe.train.batch_size
+    if views and size % MEMBERS:
+        raise UserError(f"train.batch_size is {size}: views come in triplets, use a multiple of 3")
+    if not views and sides[0] != sides[1]:
+        raise UserError(f"{recipe.model.type} learns from views: set data.views.use to true")
+    if not views and recipe.loss.triplet:
+        raise UserError("loss.triplet needs views: set data.views.use to true, or it to 0")
+
+
+def make_loader(
+    recipe: Recipe, accelerator: Accelerator, start: int, sides: tuple[int, int]
+) -> tuple[Any, int]:
+    """Batches from image `start` to the end of the run, and the images of an epoch.
+
+    Args:
+        recipe: of the run.
+        accelerator: of the run.
+        start: images seen before.
+        sides: of the portraits that the network takes, and of the photos that it gives.
+
+    Raises:
+        UserError: data that the network or the batch does not fit.
+    """
     config = recipe.train
-    pairs = Pairs(recipe.data.pairs, recipe.data, recipe.augment, config.seed, side)
+    check_data(recipe, sides)
     end = config.images // config.batch_size * config.batch_size
+    pairs: Triplets | Pairs
+    if recipe.data.views.use:
+        each = MEMBERS  # images of an item
+        pairs = Triplets(recipe.data, recipe.augment.mirror, config.seed, sides)
+    else:
+        each = 1
+        pairs = Pairs(recipe.data.pairs, recipe.data, recipe.augment, config.seed, sides[0])
     loader = DataLoader(
         pairs,
-        batch_size=config.batch_size,
-        sampler=Positions(len(pairs), start, end, config.seed),
+        batch_size=config.batch_size // each,
+        sampler=Positions(len(pairs), start // each, end // each, config.seed),
         num_workers=recipe.data.workers,
         persistent_workers=False,
         pin_memory=accelerator.device.type == "cuda",
     )
-    return accelerator.prepare(loader), len(pairs)
+    return accelerator.prepare(loader), each * len(pairs)
 
 
 def fit(
@@ -306,14 +340,16 @@ def fit(
         # A batch of the loader is the batch of all processes together.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
-    recipe = pin_identity(recipe)
+    recipe = pin_networks(recipe)
     open_run(run, recipe, accelerator)
     trainer = Trainer(recipe, accelerator, init)
     saved = checkpoints(run)
     if saved:
         accelerator.load_state(str(saved[-1]))
     start = trainer.counter.images
-    loader, epoch_length = make_loader(recipe, accelerator, start, trainer.input_size)
+    loader, epoch_length = make_loader(
+        recipe, accelerator, start, (trainer.input_size, trainer.photo_size)
+    )
     accelerator.init_trackers("tensorboard")
     journal = Journal(run, recipe, accelerator, start)
     try:
@@ -338,7 +374,7 @@ def _loop(trainer: Trainer, loader: Any, epoch_length: int, journal: Journal, en
             break
         epoch = trainer.counter.images // epoch_length
         trainer.set_rates(epoch)
-        batch = to_batch(item, accelerator.device)
+        batch = trainer.gather(item)
         losses = trainer.step(batch, epoch)
 
         # Count, average, report.
@@ -349,8 +385,9 @@ def _loop(trainer: Trainer, loader: Any, epoch_length: int, journal: Journal, en
         journal.record(losses, seen, trainer.generator_optimizer.param_groups[0]["lr"])
         if seen // config.sample_every > before // config.sample_every:
             with torch.inference_mode():
-                photos = trainer.ema.network(batch.portraits).photo
-                journal.sample(batch.portraits, photos, batch.photos, seen)
+                photos = trainer.recover(trainer.ema.network, batch).photo
+                shown = F.interpolate(batch.portraits, size=photos.shape[-2:], mode="nearest")
+                journal.sample(shown, photos, batch.photos, seen)
 
         # Save.
         if any(before < count <= seen for count in config.milestones):
@@ -359,6 +396,19 @@ def _loop(trainer: Trainer, loader: Any, epoch_length: int, journal: Journal, en
             save(accelerator, journal.run, seen, config.keep)
     if trainer.counter.images:
         save(accelerator, journal.run, trainer.counter.images, config.keep)
+
+
+def check_pairs(recipe: Recipe) -> None:
+    """Look through the pairs before the first step.
+
+    Raises:
+        UserError: something in them would spoil the training, or no pairs are there.
+    """
+    for found in inspect(recipe.data.pairs, LOOKED_AT) if recipe.data.pairs else ():
+        if found.stops:
+            raise UserError(
+                f"{recipe.data.pairs}: {found.text}; train.doctor says more, --unchecked trains"
+            )
 
 
 @one_line_errors
@@ -374,11 +424,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--stop-at", type=int, help="stop with a checkpoint at this many images")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU though there is a GPU")
+    parser.add_argument("--unchecked", action="store_true", help="whatever train.doctor says")
     given = parser.parse_args(argv)
     keep_freed_memory()
     recipe = load_recipe(given.recipe, given.set)
     if given.data:
         recipe = replace(recipe, data=replace(recipe.data, pairs=given.data))
+    if not given.unchecked and not recipe.data.views.use:
+        check_pairs(recipe)
     weights = fit(recipe, given.out, given.init, given.stop_at, given.cpu)
     print(f"weights in {weights}")  # noqa: T201
     return 0

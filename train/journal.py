@@ -14,6 +14,7 @@ from train.recipe import Recipe
 
 # Below this the discriminator tells every picture: its gradient says nothing any more.
 SATURATED = 0.05
+REFUSED = ("d_fake", "d_wrong", "d_edited")
 
 
 class Journal:
@@ -52,10 +53,12 @@ class Journal:
         if self.accelerator.is_main_process:
             with (self.run / "log.jsonl").open("a") as file:
                 file.write(json.dumps({"images": images_seen, **line}) + "\n")
-            self.bar.set_postfix(
-                {k: f"{line[k]:.3g}" for k in self.sums}, psnr=f"{line.get('psnr', 0):.2f}"
-            )
-            if max(line.get("d_real", 1.0), line.get("d_fake", 1.0)) < SATURATED:
+            shown = {name: f"{line[name]:.3g}" for name in self.sums}
+            if "psnr" in line:
+                shown["psnr"] = f"{line['psnr']:.2f}"
+            self.bar.set_postfix(shown)
+            refused = [value for name, value in line.items() if name in REFUSED]
+            if refused and max(line["d_real"], sum(refused)) < SATURATED:
                 tqdm.write(
                     f"warning: at {images_seen} images the discriminator is never wrong; "
                     "lower optimizer.discriminator_rate"

@@ -16,18 +16,47 @@ POINTS = torch.cartesian_prod(*[torch.linspace(-0.8, 0.8, 5)] * 2)
 
 @dataclass(frozen=True)
 class DiscriminatorLoss:
-    """Binary cross entropy of real and fake (thesis eq. 3.2), each a mean over the batch."""
+    """Binary cross entropy of real and fake (thesis eq. 3.2), each a mean over the batch.
+
+    With attributes there is more to be refused than the fake: true photos with wrong attributes
+    (papers 3.3), and photos that were edited.
+    """
 
     config: LossConfig
 
-    def __call__(self, real: torch.Tensor, fake: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From logits, of any shape, for real and for generated photos."""
+    def __call__(
+        self,
+        real: torch.Tensor,
+        fake: torch.Tensor,
+        refused: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The weighted parts.
+
+        All that is to be refused of one row weighs as much as its true photo.
+
+        Args:
+            real: logits for true photos, `(N, ...)`.
+            fake: for generated ones.
+            refused: what else is to be refused, by name: the logits `(K, ...)` and the rows `(K,)`
+                of the batch that they belong to.
+        """
+        weight, refused = self.config.discriminator, refused or {}
+        count = torch.ones(len(fake), device=fake.device)
+        for _, rows in refused.values():
+            count[rows] += 1
         # softplus(-x) = -log sigmoid(x): the logarithm never sees a rounded zero.
-        weight = self.config.discriminator
-        return {
+        losses = {
             "d_real": weight * F.softplus(-real).mean(),
-            "d_fake": weight * F.softplus(fake).mean(),
+            "d_fake": weight * (_row_means(F.softplus(fake)) / count).mean(),
         }
+        for name, (logits, rows) in refused.items():
+            shares = _row_means(F.softplus(logits)) / count[rows]
+            losses[f"d_{name}"] = weight * shares.sum() / len(fake)
+        return losses
+
+
+def _row_means(values: torch.Tensor) -> torch.Tensor:
+    return values.reshape(len(values), -1).mean(1)
 
 
 @dataclass(frozen=True)
@@ -45,6 +74,10 @@ class GeneratorLoss:
         start = self.config.adversarial
         return max(start * self.config.epoch_decay**epoch, start / 2)
 
+    def adversarial(self, judged: torch.Tensor, epoch: int) -> torch.Tensor:
+        """The weighted part for the logits of generated photos."""
+        return self.adversarial_weight(epoch) * F.softplus(-judged).mean()
+
     def __call__(
         self, fake: torch.Tensor, real: torch.Tensor, judged: torch.Tensor | None, epoch: int
     ) -> dict[str, torch.Tensor]:
@@ -55,8 +88,7 @@ class GeneratorLoss:
         if self.config.l1:
             parts["l1"] = self.config.l1 * F.l1_loss(fake, real)
         if judged is not None:
-            weight = self.adversarial_weight(epoch)
-            parts["adversarial"] = weight * F.softplus(-judged).mean()
+            parts["adversarial"] = self.adversarial(judged, epoch)
         return parts
 
 

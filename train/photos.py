@@ -10,6 +10,7 @@ from PIL import Image as PILImage
 
 from face_destyle import images
 from face_destyle.errors import PictureError, UserError
+from train.subfolders import load_two_folders, two_folders
 
 IMAGE_COLUMNS = ("image", "photo")
 
@@ -36,7 +37,9 @@ class Photo:
 
 
 def load_table(source: str) -> DatasetDict:
-    """Load a dataset from a folder of pictures, a folder of parquet files, or a Hub id.
+    """Load a dataset from a folder of pictures, one of parquet files, or a Hub id.
+
+    A folder of pictures with the folders portrait/ and photo/ in it is one of pairs.
 
     Raises:
         UserError: nothing there, or nothing that `load_dataset` reads.
@@ -48,6 +51,8 @@ def load_table(source: str) -> DatasetDict:
             for file in sorted(path.rglob("*.parquet")):
                 files.setdefault(file.name.split("-")[0], []).append(str(file))
             return load_dataset("parquet", data_files=files)
+        if path.is_dir() and two_folders(path):
+            return load_two_folders(path)
         if path.is_dir():
             return load_dataset("imagefolder", data_dir=source, drop_labels=True)
         if path.exists() or source.startswith((".", "/")):

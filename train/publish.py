@@ -1,31 +1,48 @@
-"""From a run to what is uploaded: float16 weights, card, and the guard over pair datasets.
+"""From a run to the Hub: float16 weights, card, upload, and the guard over pair datasets.
 
 python -m train.publish pack --weights RUN/weights --name fdnn
 python -m train.evaluate --weights cards/fdnn ... --out cards/fdnn/metrics.json
 python -m train.publish card --name fdnn --beside "pix2pix=benchmarks/results/pix2pix.json"
+python -m train.publish push fdnn --dry-run OUT
+python -m train.publish push MY-MODEL --repo me/my-model --tag v1
 """
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from face_destyle import HubModel, Stylizer
+from face_destyle import HubModel
 from face_destyle.errors import UserError
-from face_destyle.models.base import WEIGHTS_FILE
+from face_destyle.models.base import CONFIG_FILE, WEIGHTS_FILE
 from face_destyle.published import WEIGHTS, Published
+from face_destyle.version import __version__
+from train.card import read_metrics, write_card
 from train.console import one_line_errors
-from train.evaluate import table
 from train.frozen import sha256
 from train.photos import load_table
 
-TEMPLATES = Path(__file__).parent / "templates"
+DISCRIMINATOR = "discriminator"
+# What a repository of weights holds.
+PUBLISHED = (
+    "README.md",
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    "metrics.json",
+    "recipe.yaml",
+    f"{DISCRIMINATOR}/{CONFIG_FILE}",
+    f"{DISCRIMINATOR}/{WEIGHTS_FILE}",
+)
+# httpx in huggingface_hub 1.x, httpx2 in 2.x: what it raises where the Hub is not reached.
+HTTPError = cast(type[Exception], HfHubHTTPError.__mro__[1])
 # Licences under which changed copies of a photo may be passed on.
 FREE = (
     "cc0-1.0",
@@ -79,17 +96,18 @@ def pack(weights: Path, recipe: Path | None, folder: Path, others: list[Path]) -
 
     `recipe` goes beside them; else the one that lies beside the weights. The generator is
     averaged with those in `others`.
-    The mixin's stand-in README of the run is not taken along: the card is written by `card`.
+    The mixin's stand-in README is taken away: the card is written by `card`.
     """
     for part in ("", "discriminator"):
         if not (weights / part).is_dir():
             continue
         network = HubModel.from_pretrained(weights / part)
         target = folder / part
+        has_card = not part and (target / "README.md").is_file()
         if not part:
             network = average(network, others)
         network.to(torch.float16).save_pretrained(target)
-        if part:
+        if not has_card:
             (target / "README.md").unlink()
     recipe = recipe or weights / "recipe.yaml"
     if recipe.is_file():
@@ -97,79 +115,97 @@ def pack(weights: Path, recipe: Path | None, folder: Path, others: list[Path]) -
     return sha256(folder / WEIGHTS_FILE)
 
 
-def card_data(row: Published, metrics: dict[str, Any]) -> ModelCardData:
-    """The front matter of a card, with the figures as a model index."""
-    results = [
-        EvalResult(
-            task_type="image-to-image",
-            dataset_type="aligned-face-portraits",
-            dataset_name=f"stylized test photos, {group} styles",
-            metric_type=measure,
-            metric_name=measure.upper(),
-            metric_value=figures["recovered"][measure],
-        )
-        for group, figures in metrics.get("means", {}).items()
-        for measure in ("psnr", "ssim")
-    ]
-    return ModelCardData(
-        license="other",
-        license_name="research-non-commercial",
-        license_link="https://github.com/face-destyle/face-destyle#licences",
-        library_name="face_destyle",
-        pipeline_tag="image-to-image",
-        tags=["face", "portrait", "face-destyle"],
-        metrics=["psnr", "ssim"] if results else None,
-        model_name=row.name,
-        eval_results=results or None,
-    )
+def uploaded(folder: Path) -> list[str]:
+    """The files of a packed network that go to the Hub, as paths within `folder`.
 
-
-def beside_table(others: dict[str, Path]) -> str:
-    """Means of other evaluations as a Markdown table."""
-    lines = [
-        "| | photos | seen PSNR | SSIM | identity | unseen PSNR | SSIM | identity |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for label, path in others.items():
-        if not path.is_file():
-            raise UserError(f"{path} does not exist: run train.evaluate --out {path} first")
-        content = json.loads(path.read_text())
-        means, cells = content["means"], [str(content["photos"])]
-        for group in ("seen", "unseen"):
-            found = means[group]["recovered"]
-            cells += [f"{found['psnr']:.2f}", f"{found['ssim']:.3f}", f"{found['identity']:.3f}"]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def write_card(row: Published, folder: Path, others: dict[str, Path], notes: str = "") -> None:
-    """Write README.md from the weights, metrics.json and the row of the table.
+    Nothing else does, whatever lies beside them.
 
     Raises:
-        UserError: metrics.json is missing, or belongs to other weights.
+        UserError: no card, no network in it, or weights that are not those of the card's figures.
     """
-    network = HubModel.from_pretrained(folder)
-    path = folder / "metrics.json"
-    is_stylizer = isinstance(network, Stylizer)
-    if not is_stylizer and not path.is_file():
-        raise UserError(f"{path} is missing: run train.evaluate --weights {folder} --out {path}")
-    metrics = json.loads(path.read_text()) if path.is_file() else {}
-    if metrics and metrics["weights_sha256"] != sha256(folder / WEIGHTS_FILE):
-        raise UserError(f"{path} was measured on other weights: run train.evaluate again")
-    card = ModelCard.from_template(
-        card_data(row, metrics),
-        template_path=str(TEMPLATES / ("stylizer.md" if is_stylizer else "recovery.md")),
-        name=row.name,
-        row=row,
-        metrics=metrics,
-        artwork=row.data.split(";")[0].removesuffix(" (public domain)"),
-        parameters=f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} million",
-        megabytes=f"{(folder / WEIGHTS_FILE).stat().st_size / 1e6:.1f}",
-        table=table(metrics) if metrics else "",
-        beside=beside_table(others) if others else "",
-        notes=f"\n{notes}\n" if notes else "",
-    )
-    (folder / "README.md").write_text(str(card))
+    for name, made_by in (("README.md", "card"), (CONFIG_FILE, "pack"), (WEIGHTS_FILE, "pack")):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}: run train.publish {made_by} first")
+    HubModel.from_pretrained(folder)
+    read_metrics(folder)
+    names = [name for name in PUBLISHED if (folder / name).is_file()]
+    if (folder / DISCRIMINATOR).is_dir():
+        HubModel.from_pretrained(folder, subfolder=DISCRIMINATOR)
+    return names
+
+
+def stage(folder: Path, out: Path) -> list[str]:
+    """Write to `out` what `push` would upload, complete or not at all; returns the files.
+
+    Raises:
+        UserError: as `uploaded`, or `out` is there already.
+    """
+    names = uploaded(folder)
+    if out.exists():
+        raise UserError(f"{out} exists: choose another folder for --dry-run")
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name in names:
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, partial / name)
+    os.replace(partial, out)
+    return names
+
+
+def push(folder: Path, repo_id: str, tag: str | None) -> str:
+    """Upload a packed network to the Hub as one commit, and tag that; returns its address.
+
+    Raises:
+        UserError: as `uploaded`; the tag is taken; the Hub refuses or is not reached. A tag that
+            is taken is found out before anything is uploaded.
+    """
+    names, api = uploaded(folder), HfApi()
+    try:
+        api.create_repo(repo_id, exist_ok=True)
+        if tag and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
+            raise UserError(f"{repo_id} has a tag {tag} already: give another --tag")
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=names,
+            commit_message=f"face_destyle {__version__}: {tag or 'weights and card'}",
+        )
+        if tag:
+            api.create_tag(repo_id, tag=tag, revision=commit.oid)
+    except HfHubHTTPError as error:
+        if error.response.status_code in (401, 403):
+            raise UserError(
+                f"the Hub does not let you write to {repo_id}: log in by `hf auth login`, "
+                "or set HF_TOKEN, with a token that may write there"
+            ) from error
+        raise UserError(f"the Hub refuses {repo_id}: {str(error).splitlines()[0]}") from error
+    except (HTTPError, OSError, HFValidationError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{repo_id} is not uploaded, try again: {first_line}") from error
+    return commit.commit_url
+
+
+def push_target(
+    name: str, cards: Path, repo: str | None, tag: str | None
+) -> tuple[Path, str, str | None]:
+    """Folder, repository and tag that `push NAME` means: a published name first, then a folder.
+
+    Raises:
+        UserError: neither, or nowhere to upload it to; or a published name whose weights are not
+            those of the table.
+    """
+    if name in WEIGHTS:
+        row, folder = WEIGHTS[name], cards / name
+        path = folder / WEIGHTS_FILE
+        if path.is_file() and sha256(path) != row.sha256:
+            raise UserError(f"{path} is not the file of face_destyle/published.py: set its sha256")
+        return folder, repo or row.repo_id, tag or row.tag
+    folder = Path(name)
+    if not folder.is_dir():
+        raise UserError(f"{name} is neither a published name nor a folder with weights")
+    if repo is None:
+        raise UserError(f"say where {name} shall go: --repo ORG/NAME")
+    return folder, repo, tag
 
 
 def check_may_share(photos: str, licence: str | None) -> None:
@@ -235,6 +271,25 @@ def push_pairs(folder: Path, repo_id: str, photos: str, licence: str | None) -> 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Entry point; exit code 2 with one line where something must be put right first."""
+    given = _parser().parse_args(argv)
+    if given.command == "push":
+        folder, repo, tag = push_target(given.name, given.cards, given.repo, given.tag)
+        if given.dry_run:
+            names = stage(folder, given.dry_run)
+            print(f"{repo}, tag {tag}: {', '.join(names)}")  # noqa: T201
+        else:
+            print(push(folder, repo, tag))  # noqa: T201
+        return 0
+    row, folder = published_row(given.name), given.cards / given.name
+    if given.command == "pack":
+        print(pack(given.weights, given.recipe, folder, given.average))  # noqa: T201
+    else:
+        others = {k: Path(v) for k, _, v in (text.partition("=") for text in given.beside)}
+        write_card(row, folder, others, given.notes)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -246,17 +301,16 @@ def main(argv: list[str] | None = None) -> int:
     writing = commands.add_parser("card", help="README.md from metrics.json")
     writing.add_argument("--beside", action="append", default=[], metavar="LABEL=METRICS.json")
     writing.add_argument("--notes", default="", help="a sentence on the training")
+    pushing = commands.add_parser("push", help="upload to the Hub, and tag")
+    pushing.add_argument("name", help="as in face_destyle/published.py, or a folder")
+    pushing.add_argument("--repo", metavar="ORG/NAME", help="else the one of the table")
+    pushing.add_argument("--tag", help="else the one of the table")
+    pushing.add_argument("--dry-run", type=Path, metavar="OUT", help="only write it to this folder")
     for command in (packing, writing):
         command.add_argument("--name", required=True, help="as in face_destyle/published.py")
+    for command in (packing, writing, pushing):
         command.add_argument("--cards", type=Path, default=Path("cards"))
-    given = parser.parse_args(argv)
-    row, folder = published_row(given.name), given.cards / given.name
-    if given.command == "pack":
-        print(pack(given.weights, given.recipe, folder, given.average))  # noqa: T201
-    else:
-        others = {k: Path(v) for k, _, v in (text.partition("=") for text in given.beside)}
-        write_card(row, folder, others, given.notes)
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

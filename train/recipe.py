@@ -10,6 +10,7 @@ from face_destyle.configs import config_from_dict
 from face_destyle.errors import UserError
 from train.augment import AugmentConfig
 from train.misalign import MisalignConfig
+from train.tiny import TinyConfig
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,27 @@ class NetworkConfig:
 
     type: str
     config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AttributesConfig:
+    """What is asked of a network that takes attributes; chances in [0, 1]."""
+
+    drop_all: float = 0.0  # chance that nothing is known of a face
+    # Else each attribute is unknown with a chance that is drawn from 0 to this: at 1 one that is
+    # asked for alone comes as often as all of them.
+    drop_each: float = 0.0
+    flip: float = 0.0  # chance of a second photo with one attribute flipped, for loss.obedience
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """What is learnt of the views of train.views, in place of pairs: always in triplets."""
+
+    use: bool = False  # data.pairs names views
+    widest: float = 90.0  # no head is turned further, in degrees; 0: frontal ones alone
+    target: Literal["photo", "view"] = "photo"  # the frontal photo, or the view, upright
+    tiny: TinyConfig = TinyConfig()  # how a view is made tiny
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,8 @@ class DataConfig:
     cache: bool = True  # keep decoded pictures in memory: 49 kB each
     turned: float = 0.0  # chance that a portrait is turned, shifted, scaled, strokes and all
     turns: MisalignConfig = MisalignConfig()  # where its face may lie then
+    views: ViewsConfig = ViewsConfig()
+    attributes: AttributesConfig = AttributesConfig()
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,13 @@ class LossConfig:
     perceptual_layers: tuple[str, ...] = ("relu3_2",)
     perceptual_network: str = ""  # a distilled VGG-19: path or Hub file
     alignment: float = 0.0  # of a network with spatial transformers, against the true alignment
+    obedience: float = 0.0  # of the flipped attributes of data.attributes.flip
+    obedience_sha256: str = ""  # of the classifier's weights: it never judges what it trained
+    obedience_network: str = ""  # an attribute classifier: name, folder or Hub id
+    obedience_identity: float = 0.0  # how like each other photos with and without the flip are
+    triplet: float = 0.0  # on the latent codes of views
+    triplet_margin: float = 0.0  # alpha
+    triplet_symmetric: bool = False  # all three codes move, not the anchor's alone
     discriminator: float = 1.0
     epoch_decay: float = 0.995  # of the adversarial weight, down to its half (eq. 3.8)
 
@@ -126,11 +157,9 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """As YAML: what differs from the defaults, without what belongs to one machine."""
-    loss = replace(
-        recipe.loss,
-        identity_network=Path(recipe.loss.identity_network).name,
-        perceptual_network=Path(recipe.loss.perceptual_network).name,
-    )
+    networks = ("identity_network", "perceptual_network", "obedience_network")
+    names: dict[str, Any] = {name: Path(getattr(recipe.loss, name)).name for name in networks}
+    loss = replace(recipe.loss, **names)
     shared = replace(recipe, data=replace(recipe.data, pairs=""), loss=loss)
     return yaml.safe_dump(_beside_defaults(shared), sort_keys=False)
 

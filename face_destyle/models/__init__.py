@@ -16,6 +16,12 @@ from face_destyle.models.fdnn import (
 )
 from face_destyle.models.ifrp import IFRP, IFRPConfig, IFRPDiscriminator
 from face_destyle.models.stylizer import Stylizer, StylizerConfig
+from face_destyle.models.tann import (
+    TANN,
+    TANNConfig,
+    TANNDiscriminator,
+    TANNDiscriminatorConfig,
+)
 
 __all__ = [
     "AFRP",
@@ -36,4 +42,8 @@ __all__ = [
     "Recovered",
     "Stylizer",
     "StylizerConfig",
+    "TANN",
+    "TANNConfig",
+    "TANNDiscriminator",
+    "TANNDiscriminatorConfig",
 ]

@@ -8,6 +8,7 @@ fields without a word.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -17,7 +18,13 @@ from typing import Any, ClassVar, Self, cast, overload
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -31,6 +38,8 @@ from face_destyle.version import __version__
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT_VERSION = 1
+# httpx in huggingface_hub 1.x, httpx2 in 2.x: what it raises where the Hub is not reached.
+HTTPError = cast(type[Exception], HfHubHTTPError.__mro__[1])
 REGISTRY: dict[str, type["HubModel"]] = {}
 
 logger = logging.getLogger(__name__)
@@ -75,6 +84,7 @@ class HubModel(
 
     model_type: ClassVar[str] = ""
     conditional: ClassVar[bool] = False  # a discriminator that sees the portrait too
+    takes_attributes: ClassVar[bool] = False  # `forward` has a last argument `attributes`
     config_class: ClassVar[type[Any]]
     config: Any
 
@@ -189,9 +199,19 @@ def find_file(name: str, filename: str, subfolder: str | None, download: dict[st
     return _download(repo, filename, subfolder, download)
 
 
+def weights_file(name: str, subfolder: str | None = None) -> Path:
+    """The file with the weights that `from_pretrained` loads by this name.
+
+    Raises:
+        WeightsError: it is in none of the three places; says what to do.
+    """
+    download = {"revision": None, "force_download": False}
+    return find_file(str(name), WEIGHTS_FILE, subfolder, download)
+
+
 def _download(repo: str, filename: str, subfolder: str | None, download: dict[str, Any]) -> Path:
     try:
-        return Path(
+        path = Path(
             hf_hub_download(
                 repo,
                 filename,
@@ -206,9 +226,31 @@ def _download(repo: str, filename: str, subfolder: str | None, download: dict[st
             f"{repo} is not in the local cache and the Hub was not reached: "
             "connect once, or give the path of a downloaded folder"
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except RevisionNotFoundError as error:
+        raise WeightsError(f"{repo} has no revision {download['revision']} on the Hub") from error
+    except RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"{repo} is not on the Hub, or not for you: check the name, "
+            "or log in by `hf auth login`"
+        ) from error
+    # ValueError: force_download without a network.
+    except (HTTPError, HFValidationError, OSError, ValueError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(f"cannot get {filename} of {repo} from the Hub: {first_line}") from error
+    _check_content(path, repo)
+    return path
+
+
+def _check_content(path: Path, repo: str) -> None:
+    """Raise a WeightsError where a large file is not what the Hub says it is.
+
+    It lies in the cache under its sha256, which huggingface_hub itself never looks at.
+    """
+    wanted = path.resolve().name
+    if len(wanted) == 64 and hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+        raise WeightsError(
+            f"{path.name} of {repo} is damaged: load it once more with force_download=True"
+        )
 
 
 def read_config(path: Path) -> tuple[type[HubModel], Any]:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from benchmarks.pix2pix import Down, PatchGAN, PatchGANConfig, UNet128, UNet128Config, Up
-from train.fit import build
 from train.recipe import load_recipe
+from train.start import build
 
 ROOT = Path(__file__).parents[2]
 # Channels in and out, bias, then what follows the layer: of the released unet_128.

@@ -263,3 +263,16 @@ def test_every_network_is_registered() -> None:
     assert base.REGISTRY["fdnn"] is FDNN
     assert base.REGISTRY["fdnn-discriminator"] is FDNNDiscriminator
     assert base.REGISTRY["stylizer"] is Stylizer
+
+
+def test_the_file_behind_a_name(saved: Path) -> None:
+    assert base.weights_file(str(saved)) == saved / "model.safetensors"
+    assert base.weights_file(str(saved), "discriminator").parent == saved / "discriminator"
+    assert base.weights_file("fdnn") == published.WEIGHTS["fdnn"].folder() / "model.safetensors"
+    with pytest.raises(WeightsError, match="no weights named nobody"):
+        base.weights_file("nobody")
+
+
+def test_attributes_are_declared() -> None:
+    taking = {name for name, network in base.REGISTRY.items() if network.takes_attributes}
+    assert taking == {"afrp", "afrp-discriminator"}

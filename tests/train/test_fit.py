@@ -12,7 +12,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from face_destyle import FDNN, FDNNDiscriminator, HubModel
+from face_destyle import (
+    FDNN,
+    FDNNDiscriminator,
+    HubModel,
+)
 from face_destyle.errors import UserError
 from tests.train import made
 from train.checkpoints import checkpoints
@@ -25,11 +29,11 @@ from train.fit import (
     fit,
     learning_rate_factor,
     main,
-    pin_identity,
 )
 from train.frozen import sha256
 from train.losses import DiscriminatorLoss, GeneratorLoss
 from train.recipe import LossConfig, OptimizerConfig, load_recipe
+from train.start import pin_networks
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def test_ten_steps_equal_five_and_five(tmp_path: Path, data: Path, optimizer: st
 
 
 def test_a_killed_run_goes_on_exactly(tmp_path: Path, data: Path) -> None:
-    length = {"images": 2400, "save_every": 80}
+    length = {"images": 1200, "save_every": 80}
     path = made.recipe(tmp_path, data, train=length)
     recipe = load_recipe(path)
     run = tmp_path / "killed"
@@ -73,7 +77,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path, data: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     saved = checkpoints(run)
-    assert saved and saved[-1].name < "images-0000002400", "the kill came after the end"
+    assert saved and saved[-1].name < "images-0000001200", "the kill came after the end"
     assert not (run / "weights").exists()
     assert_equal(fit(recipe, tmp_path / "whole"), fit(recipe, run))
 
@@ -121,11 +125,11 @@ def test_the_exported_recipe_is_the_one_trained_by(tmp_path: Path, data: Path) -
 def test_the_embedding_of_the_loss_is_known_again(tmp_path: Path, data: Path) -> None:
     network = made.face_embedding(tmp_path / "embedding.safetensors")
     loss = {"identity": 0.1, "identity_network": str(network)}
-    recipe = pin_identity(load_recipe(made.recipe(tmp_path, data, loss=loss)))
+    recipe = pin_networks(load_recipe(made.recipe(tmp_path, data, loss=loss)))
     assert recipe.loss.identity_sha256 == sha256(network)
     loss["identity_sha256"] = "0" * 64
     with pytest.raises(UserError, match="not the face embedding of the recipe"):
-        pin_identity(load_recipe(made.recipe(tmp_path, data, loss=loss)))
+        pin_networks(load_recipe(made.recipe(tmp_path, data, loss=loss)))
 
 
 def test_the_discriminator_joins_later(tmp_path: Path, data: Path) -> None:
@@ -164,14 +168,14 @@ def test_the_generator_step_leaves_the_discriminator_alone(tmp_path: Path, data:
     before = {k: v.clone() for k, v in trainer.discriminator.state_dict().items()}
     portraits = torch.rand(4, 3, 32, 32) * 2 - 1
     batch = Batch(portraits, portraits, ALIGNED.expand(4, 2, 3))
-    trainer.generator_step(trainer.generator(portraits), batch, (), 0)
+    trainer.generator_step(trainer.generator(portraits), batch, 0)
     assert all(p.grad is None for p in trainer.discriminator.parameters())
     assert all(p.requires_grad for p in trainer.discriminator.parameters())
     after = trainer.discriminator.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
 
 
-@pytest.mark.parametrize("name", ["identity", "perceptual"])
+@pytest.mark.parametrize("name", ["identity", "perceptual", "obedience"])
 def test_a_loss_without_its_network_is_named(tmp_path: Path, data: Path, name: str) -> None:
     recipe = load_recipe(made.recipe(tmp_path, data, loss={name: 0.1}))
     with pytest.raises(UserError, match=rf"loss\.{name} needs a network.*{name}_network"):
@@ -226,11 +230,49 @@ def test_mistakes_end_in_one_line(
     assert (occupied / "thesis.txt").read_text() == "not a run"
 
 
+def test_a_run_of_a_recipe_with_fewer_keys_goes_on(tmp_path: Path, data: Path) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, data))
+    fit(recipe, tmp_path / "run", stop_at=40)
+    path = tmp_path / "run" / "recipe.json"
+    fields = json.loads(path.read_text())
+    del fields["data"]["attributes"], fields["loss"]["obedience"]
+    path.write_text(json.dumps(fields))
+    fit(recipe, tmp_path / "run", stop_at=48)
+    path.write_text("[]")
+    with pytest.raises(UserError, match="another recipe"):
+        fit(recipe, tmp_path / "run")
+
+
+def test_what_would_spoil_a_training_stops_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leaky = made.pairs(tmp_path / "pairs", count=2, splits=("train", "test"))
+    recipe = made.recipe(tmp_path, leaky, train={"images": 8})
+    command = ["--recipe", str(recipe), "--out", str(tmp_path / "run")]
+    assert main(command) == 2
+    assert "2 photos are on both sides of a split" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main([*command, "--unchecked"]) == 0
+
+
 def test_another_recipe_does_not_continue_a_run(tmp_path: Path, data: Path) -> None:
     fit(load_recipe(made.recipe(tmp_path, data)), tmp_path / "run", stop_at=16)
     other = load_recipe(made.recipe(tmp_path, data, train={"seed": 1}))
     with pytest.raises(UserError, match="another recipe"):
         fit(other, tmp_path / "run")
+
+
+def test_all_that_is_refused_weighs_as_much_as_the_photo() -> None:
+    logits = {"wrong": (torch.zeros(2), torch.tensor([0, 2]))}
+    logits["edited"] = (torch.zeros(1), torch.tensor([2]))
+    parts = DiscriminatorLoss(LossConfig())(torch.zeros(4), torch.zeros(4), logits)
+    one = torch.tensor(2.0).log().item() / 4
+    assert parts["d_real"] == pytest.approx(4 * one)
+    assert parts["d_fake"] == pytest.approx((1 / 2 + 1 + 1 / 3 + 1) * one)
+    assert parts["d_wrong"] == pytest.approx((1 / 2 + 1 / 3) * one)
+    assert parts["d_edited"] == pytest.approx(1 / 3 * one)
+    patches = DiscriminatorLoss(LossConfig())(torch.zeros(4, 1, 3, 3), torch.zeros(4, 1, 3, 3))
+    assert patches["d_real"] == patches["d_fake"] == pytest.approx(4 * one)
 
 
 def test_the_adversarial_weight_decays_to_its_half() -> None:

@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from face_destyle import FDNN, FDNNConfig, FDNNDiscriminator, HubModel, Stylizer, published
 from face_destyle.errors import UserError
+from face_destyle.models.base import REGISTRY
 from tests.train import made
-from train import publish
+from train import card as cards
+from train import groups, publish
 from train.frozen import sha256
 
 SCORES = {"psnr": 19.5, "ssim": 0.7, "fsim": 0.8, "identity": 0.4, "rank1": 0.3}
@@ -92,6 +95,7 @@ def test_figures_of_other_weights_are_refused(tmp_path: Path, row: published.Pub
     card = packed(tmp_path)
     with pytest.raises(UserError, match=r"metrics\.json is missing: run train\.evaluate"):
         publish.write_card(row, card, {})
+    assert not (card / "README.md").exists()
     measured(card)
     torch.manual_seed(1)
     FDNN(FDNNConfig(encoder_blocks=(0, 0, 0, 0))).half().save_pretrained(card)
@@ -146,3 +150,139 @@ def test_free_pairs_are_uploaded_with_a_card(
     assert calls[1]["folder_path"] == pairs
     text = (pairs / "README.md").read_text()
     assert "license: cc0-1.0" in text and "styles: udnie" in text
+
+
+def test_a_card_shows_groups_of_people(tmp_path: Path, row: published.Published) -> None:
+    card = packed(tmp_path)
+    measured(card)
+    publish.write_card(row, card, {})
+    text = (card / "README.md").read_text()
+    assert "By gender and age" not in text and "No\n  figures by group" in text
+    assert "datasets:\n- flwrlabs/celeba" in text
+    metrics = json.loads((card / "metrics.json").read_text())
+    figures = {"photos": 12, "seen": SCORES, "unseen": SCORES | {"psnr": 14.5}}
+    metrics["groups"] = {
+        "gender": {"female": figures, "male": figures | {"photos": 9}},
+        "age": {"0 to 17": figures},
+    }
+    (card / "metrics.json").write_text(json.dumps(metrics))
+    publish.write_card(row, card, {})
+    text = (card / "README.md").read_text()
+    assert "| male | 9 | 19.50 | 0.700 | 0.400 | 30.0% | 14.50 | 0.700 |" in text
+    assert "| 0 to 17 | 12 |" in text
+    assert "The\n  figures by group are above." in text and "No\n  figures" not in text
+
+
+def test_every_study_has_its_card(tmp_path: Path, row: published.Published) -> None:
+    said = {
+        "fdnn": "an aligned",
+        "ifrp": "need not be aligned",
+        "afrp": "attributes=",
+        "tann": "16",
+    }
+    for name, text in said.items():
+        facts = cards.study(REGISTRY[name]())
+        assert facts.keys() == {"takes", "snippet", "contract", "limit", "cite"}
+        assert any(text in value for value in facts.values())
+        assert max(map(len, facts["contract"].splitlines())) <= 102
+    with pytest.raises(UserError, match=r"studies\.yaml says nothing of stylizer"):
+        cards.study(Stylizer())
+
+
+def test_a_dry_run_writes_what_would_be_uploaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish.main(["push", "fdnn", "--dry-run", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("face-destyle/fdnn, tag v") and "discriminator/config.json" in said
+    folder = Path("cards/fdnn")
+    for name in publish.PUBLISHED:
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(written) == len(publish.PUBLISHED)
+    assert publish.main(["push", "fdnn", "--dry-run", str(tmp_path / "out")]) == 2
+    assert "choose another folder" in capsys.readouterr().err
+
+
+def test_a_folder_needs_a_card_and_a_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = packed(tmp_path), tmp_path / "out"
+    steps = [
+        (["push", str(folder)], "--repo ORG/NAME"),
+        (["push", "nobody"], "neither a published name nor a folder"),
+        (["push", str(folder), "--repo", "a/b", "--dry-run", str(out)], "has no README.md"),
+        (["push", "fdnn", "--cards", str(tmp_path), "--dry-run", str(out)], "has no README.md"),
+    ]
+    for arguments, said in steps:
+        assert publish.main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+        assert not out.exists()
+
+
+def test_weights_that_are_not_those_of_the_figures_stay_here(tmp_path: Path) -> None:
+    folder = packed(tmp_path)
+    measured(folder)
+    (folder / "README.md").write_text("---\nlicense: other\n---\n")
+    assert "model.safetensors" in publish.uploaded(folder)
+    FDNN(FDNNConfig(encoder_blocks=(0, 0, 0, 0))).half().save_pretrained(folder)
+    with pytest.raises(UserError, match="measured on other weights"):
+        publish.stage(folder, tmp_path / "out")
+    (folder / "metrics.json").unlink()
+    (folder / "discriminator" / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match="is damaged"):
+        publish.stage(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_weights_do_not_go_by_a_published_name(tmp_path: Path) -> None:
+    Stylizer().save_pretrained(tmp_path / "style-udnie")
+    with pytest.raises(UserError, match=r"is not the file of face_destyle/published\.py"):
+        publish.push_target("style-udnie", tmp_path, None, None)
+
+
+def test_without_a_network_a_push_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = packed(tmp_path)
+    (folder / "README.md").write_text("---\nlicense: other\n---\n")
+    assert publish.main(["push", str(folder), "--repo", "org/name"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "org/name is not uploaded, try again: " in line
+
+
+def test_groups_of_people_are_told_apart(tmp_path: Path) -> None:
+    ages = [None, 5.0, 17.9, 18.0, 59.0, 60.0, 99.0]
+    assert [groups.age_group(age) for age in ages] == [
+        None,
+        "0 to 17",
+        "0 to 17",
+        "18 to 39",
+        "40 to 59",
+        "60 and over",
+        "60 and over",
+    ]
+    photos = made.photos(tmp_path / "photos", count=4)
+    metadata = photos / "train" / "metadata.jsonl"
+    told = [{"gender": "female", "age": 30.0}, {"gender": "male", "age": None}] * 2
+    lines = metadata.read_text().splitlines()
+    rows = [json.loads(line) | more for line, more in zip(lines, told, strict=True)]
+    metadata.write_text("\n".join(map(json.dumps, rows)))
+    found = groups.people(str(photos), "train")
+    assert found["gender"]["train-000001"] == "male"
+    assert found["age"] == {"train-000000": "18 to 39", "train-000002": "18 to 39"}
+
+
+def test_figures_of_groups_are_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "SMALLEST", 2)
+    people = {"gender": {"a": "female", "b": "female", "c": "male"}}
+    raw = {
+        "style": np.array(["candy", "candy", "candy", "mosaic", "mosaic", "candy"]),
+        "photo": np.array(["a", "b", "c", "a", "b", "unknown"]),
+        **{f"recovered_{m}": np.array([1.0, 3, 50, 7, 9, 90]) for m in groups.MEASURES},
+    }
+    found = groups.group_figures(raw, ["candy"], people)
+    assert set(found) == {"gender"} and set(found["gender"]) == {"female"}  # one man is too few
+    row = found["gender"]["female"]
+    assert row["photos"] == 2 and row["seen"]["psnr"] == 2 and row["unseen"]["rank1"] == 8

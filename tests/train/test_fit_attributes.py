@@ -1,0 +1,164 @@
+"""The training loop with attributes: asked for, judged, obeyed; and still exactly resumed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+
+from face_destyle import (
+    AFRP,
+    IFRP,
+    AFRPDiscriminator,
+    AttributeClassifier,
+    AttributeClassifierConfig,
+    HubModel,
+)
+from face_destyle.attributes import COUNT
+from face_destyle.errors import UserError
+from tests.train import made
+from tests.train.test_fit import assert_equal
+from train.data import ALIGNED, Batch
+from train.fit import Trainer, fit
+from train.frozen import sha256
+from train.recipe import load_recipe
+from train.start import build, pin_networks
+
+UNALIGNED = made.GENERATOR | {"transformers": []}
+ASKING = {
+    "model": {"type": "afrp", "config": UNALIGNED | {"modulation_width": 4}},
+    "discriminator": {
+        "type": "afrp-discriminator",
+        "config": made.DISCRIMINATOR | {"join_size": 16},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs of which two in three faces are known."""
+    folder = made.pairs(tmp_path_factory.mktemp("labelled"))
+    path = folder / "train" / "metadata.jsonl"
+    lines = []
+    for number, line in enumerate(path.read_text().splitlines()):
+        known = {"Smiling": number % 4 < 2, "Male": number % 8 < 4, "Black_Hair": number < 6}
+        found = known if number % 6 < 4 else dict.fromkeys(known)
+        lines.append(json.dumps(json.loads(line) | {"attributes": found}))
+    path.write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("judge")
+    config = AttributeClassifierConfig(image_size=32, widths=(4, 4), blocks=(0, 0))
+    AttributeClassifier(config).save_pretrained(folder)
+    return folder
+
+
+def asking(folder: Path, data: Path, judge: Path | None = None) -> Path:
+    """A recipe of networks that take attributes, obedience among its losses where one judges."""
+    path = made.recipe(folder, data, **ASKING)
+    fields = yaml.safe_load(path.read_text())
+    fields["data"]["attributes"] = {"drop_all": 0.2, "drop_each": 0.5, "flip": 0.7}
+    if judge:
+        fields["loss"] = {"obedience": 0.1, "obedience_network": str(judge)}
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+def lines_of(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_with_attributes_ten_steps_equal_five_and_five(
+    tmp_path: Path, labelled: Path, judge: Path
+) -> None:
+    recipe = load_recipe(asking(tmp_path, labelled, judge))
+    whole = fit(recipe, tmp_path / "whole")
+    fit(recipe, tmp_path / "parts", stop_at=40)
+    assert_equal(whole, fit(recipe, tmp_path / "parts"))
+    assert isinstance(HubModel.from_pretrained(whole), AFRP)
+    expected = {"d_real", "d_fake", "d_wrong", "d_edited"}
+    expected |= {"obedience", "obedience_kept", "adversarial_edited"}
+    assert all(line.keys() >= expected for line in lines_of(tmp_path / "whole"))
+    before = build(recipe.model).state_dict()
+    after = HubModel.from_pretrained(whole).state_dict()
+    # Zero at the start: only what attributes teach moves it.
+    assert before["code.joined.weight"].abs().max() == 0
+    assert after["code.joined.weight"].abs().max() > 0
+
+
+def test_the_classifier_of_the_loss_is_known_again(
+    tmp_path: Path, labelled: Path, judge: Path
+) -> None:
+    recipe = pin_networks(load_recipe(asking(tmp_path, labelled, judge)))
+    assert recipe.loss.obedience_sha256 == sha256(judge / "model.safetensors")
+    other = load_recipe(asking(tmp_path, labelled, judge), ["loss.obedience_sha256=abc"])
+    with pytest.raises(UserError, match=r"not the attribute classifier.*sha256 abc.*obedience_sha"):
+        pin_networks(other)
+
+
+def test_an_identity_of_both_faces_needs_a_network(
+    tmp_path: Path, labelled: Path, judge: Path
+) -> None:
+    path = asking(tmp_path, labelled, judge)
+    recipe = load_recipe(path, ["loss.obedience_identity=0.1"])
+    with pytest.raises(UserError, match=r"loss\.obedience_identity needs a network"):
+        Trainer(recipe, Accelerator(cpu=True))
+
+
+def test_each_loss_sees_its_own_attributes(tmp_path: Path, labelled: Path, judge: Path) -> None:
+    trainer = Trainer(load_recipe(asking(tmp_path, labelled, judge)), Accelerator(cpu=True))
+    pictures = torch.rand(4, 3, 32, 32) * 2 - 1
+    asked, wrong, flipped = (torch.full((4, COUNT), value) for value in (1.0, 0.25, 0.5))
+    wrong[0], flipped[1:] = torch.nan, torch.nan
+    batch = Batch(pictures, pictures * 0.5, ALIGNED.expand(4, 2, 3), asked, wrong, flipped)
+    seen: dict[str, list[tuple[int, float]]] = {"generator": [], "discriminator": []}
+    for name, calls in seen.items():
+        getattr(trainer, name).register_forward_hook(
+            lambda layer, given, out, calls=calls: calls.append(
+                (len(given[0]), given[1].unique().item())
+            )
+        )
+    trainer.step(batch, 0)
+    assert seen["generator"] == [(4, 1.0), (1, 0.5)]
+    refused = [(4, 1.0), (4, 1.0), (3, 0.25), (1, 0.5)]  # real, generated, wrong, edited
+    assert seen["discriminator"] == [*refused, (4, 1.0), (1, 0.5)]
+
+
+def test_a_network_without_attributes_is_not_given_any(tmp_path: Path, labelled: Path) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, labelled))
+    fit(recipe, tmp_path / "run")
+    assert "d_wrong" not in lines_of(tmp_path / "run")[0]
+
+
+def test_an_afrp_starts_from_an_ifrp(tmp_path: Path, labelled: Path) -> None:
+    source = build(
+        load_recipe(
+            made.recipe(tmp_path, labelled, model={"type": "ifrp", "config": UNALIGNED})
+        ).model
+    )
+    assert isinstance(source, IFRP)
+    source.save_pretrained(tmp_path / "ifrp")
+    path = asking(tmp_path, labelled)
+    # What IFRP has too may be left out of the recipe.
+    only = ["model.config={modulation_width: 4}"]
+    for overrides in ([], only):
+        recipe = load_recipe(path, overrides)
+        trainer = Trainer(recipe, Accelerator(cpu=True), init=str(tmp_path / "ifrp"))
+        assert isinstance(trainer.generator, AFRP) and trainer.generator.training
+        assert isinstance(trainer.discriminator, AFRPDiscriminator)
+        assert trainer.generator.config.modulation_width == 4
+        state = trainer.generator.state_dict()
+        assert all(torch.equal(state[k], v) for k, v in source.state_dict().items())
+    other = load_recipe(path, ["model.config.tail_width=4"])
+    with pytest.raises(UserError, match=r"tail_width 8: leave tail_width out of model\.config"):
+        Trainer(other, Accelerator(cpu=True), init=str(tmp_path / "ifrp"))

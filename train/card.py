@@ -1,0 +1,198 @@
+"""Model cards: everything on them comes from the weights, metrics.json and a row of the table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from face_destyle import HubModel, Stylizer
+from face_destyle.errors import UserError
+from face_destyle.models.base import WEIGHTS_FILE
+from face_destyle.published import Published
+from train.evaluate import table
+from train.frozen import sha256
+
+TEMPLATES = Path(__file__).parent / "templates"
+# Photo sets of the table of published weights that are on the Hub too.
+DATASETS = {"CelebA": "flwrlabs/celeba"}
+MEASURES = {"psnr": "{:.2f}", "ssim": "{:.3f}", "identity": "{:.3f}", "rank1": "{:.1%}"}
+
+
+def card_data(row: Published, metrics: dict[str, Any], base: str = "") -> ModelCardData:
+    """The front matter of a card, with the figures as a model index.
+
+    Args:
+        row: whose card.
+        metrics: the content of metrics.json.
+        base: repository or name of the weights that these were fine-tuned from.
+    """
+    results = [
+        EvalResult(
+            task_type="image-to-image",
+            dataset_type="aligned-face-portraits",
+            dataset_name=f"stylized test photos, {group} styles",
+            metric_type=measure,
+            metric_name=measure.upper(),
+            metric_value=figures["recovered"][measure],
+        )
+        for group, figures in metrics.get("means", {}).items()
+        for measure in ("psnr", "ssim")
+    ]
+    return ModelCardData(
+        license="other",
+        license_name="research-non-commercial",
+        license_link="https://github.com/face-destyle/face-destyle#licences",
+        library_name="face_destyle",
+        pipeline_tag="image-to-image",
+        tags=["face", "portrait", "face-destyle"],
+        datasets=[repo for name, repo in DATASETS.items() if name in row.data] or None,
+        base_model=base or None,
+        metrics=["psnr", "ssim"] if results else None,
+        model_name=row.name,
+        eval_results=results or None,
+    )
+
+
+def beside_table(others: dict[str, Path]) -> str:
+    """Means of other evaluations as a Markdown table."""
+    lines = [
+        "| | photos | seen PSNR | SSIM | identity | unseen PSNR | SSIM | identity |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for label, path in others.items():
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: run train.evaluate --out {path} first")
+        content = json.loads(path.read_text())
+        means, cells = content["means"], [str(content["photos"])]
+        for group in ("seen", "unseen"):
+            found = means[group]["recovered"]
+            cells += [f"{found['psnr']:.2f}", f"{found['ssim']:.3f}", f"{found['identity']:.3f}"]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def groups_table(metrics: dict[str, Any]) -> str:
+    """Means of recovered faces by groups of people, as train.groups wrote them; "" without any."""
+    lines = []
+    for kind, groups in metrics.get("groups", {}).items():
+        halves = [
+            half for half in ("seen", "unseen") if any(half in row for row in groups.values())
+        ]
+        names = ["PSNR (dB)", "SSIM", "identity", "rank-1"]
+        head = [kind, "photos", *(f"{half} {name}" for half in halves for name in names)]
+        lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        for name, row in groups.items():
+            cells = [str(row["photos"])]
+            for half in halves:
+                cells += [text.format(row[half][m]) for m, text in MEASURES.items()]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines[1:])
+
+
+def change_table(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What a fine-tuning changed, style by style, as a Markdown table."""
+    lines = [
+        "| style | PSNR (dB) | SSIM | identity | rank-1 |",
+        "|---|---|---|---|---|",
+    ]
+    for style, row in after["styles"].items():
+        old, new = before["styles"][style]["recovered"], row["recovered"]
+        cells = [f"{t.format(old[m])} -> {t.format(new[m])}" for m, t in MEASURES.items()]
+        lines.append(f"| {style} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The content of metrics.json; nothing where there is none.
+
+    Raises:
+        UserError: it was measured on other weights.
+    """
+    path = folder / "metrics.json"
+    if not path.is_file():
+        return {}
+    metrics: dict[str, Any] = json.loads(path.read_text())
+    if metrics["weights_sha256"] != sha256(folder / WEIGHTS_FILE):
+        raise UserError(f"{path} was measured on other weights: run train.evaluate again")
+    return metrics
+
+
+def study(network: HubModel) -> dict[str, str]:
+    """What templates/studies.yaml says of a recovery network.
+
+    Raises:
+        UserError: nothing.
+    """
+    studies = yaml.safe_load((TEMPLATES / "studies.yaml").read_text())
+    if network.model_type not in studies:
+        raise UserError(
+            f"train/templates/studies.yaml says nothing of {network.model_type}: add a section"
+        )
+    found: dict[str, str] = studies[network.model_type]
+    return found
+
+
+def _facts(row: Published, network: HubModel, folder: Path) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "row": row,
+        "parameters": f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} million",
+        "megabytes": f"{(folder / WEIGHTS_FILE).stat().st_size / 1e6:.1f}",
+    }
+
+
+def write_card(row: Published, folder: Path, others: dict[str, Path], notes: str = "") -> None:
+    """Write README.md from the weights, metrics.json and the row of the table.
+
+    Raises:
+        UserError: metrics.json is missing, or belongs to other weights.
+    """
+    network = HubModel.from_pretrained(folder)
+    path = folder / "metrics.json"
+    is_stylizer = isinstance(network, Stylizer)
+    if not is_stylizer and not path.is_file():
+        raise UserError(f"{path} is missing: run train.evaluate --weights {folder} --out {path}")
+    metrics = read_metrics(folder)
+    card = ModelCard.from_template(
+        card_data(row, metrics),
+        template_path=str(TEMPLATES / ("stylizer.md" if is_stylizer else "recovery.md")),
+        **_facts(row, network, folder),
+        study={} if is_stylizer else study(network),
+        metrics=metrics,
+        artwork=row.data.split(";")[0].removesuffix(" (public domain)"),
+        table=table(metrics) if metrics else "",
+        groups=groups_table(metrics),
+        beside=beside_table(others) if others else "",
+        notes=f"\n{notes}\n" if notes else "",
+    )
+    (folder / "README.md").write_text(str(card))
+
+
+def write_finetuned_card(
+    row: Published, folder: Path, base: str, artwork: str, before: dict[str, Any]
+) -> None:
+    """Write README.md of weights that were fine-tuned.
+
+    Args:
+        row: name, licence and data of the new weights; the repository is told by its `repo_id`.
+        folder: the weights, with metrics.json of the same styles as `before`.
+        base: the repository that they were fine-tuned from, or its folder's name.
+        artwork: what it is called.
+        before: metrics.json of `base` on the same test.
+    """
+    network, metrics = HubModel.from_pretrained(folder), read_metrics(folder)
+    card = ModelCard.from_template(
+        card_data(row, metrics, base),
+        template_path=str(TEMPLATES / "finetuned.md"),
+        **_facts(row, network, folder),
+        study=study(network),
+        metrics=metrics,
+        base=base,
+        artwork=artwork,
+        repo=row.repo_id,
+        table=table(metrics),
+        change=change_table(before, metrics),
+    )
+    (folder / "README.md").write_text(str(card))

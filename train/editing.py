@@ -1,0 +1,203 @@
+"""Attributes in training: what is asked for, what is wrong, what is wished otherwise.
+
+A row of a pair dataset has labels. Of these a part is kept from the networks, so that they learn
+to do without (`keep_some`); another face's are wrong for it (`wrong_labels`); and one attribute is
+flipped for a second photo of the same face (`flip_one`), for which there is no true photo: a
+frozen classifier says whether the wish was obeyed (`ObedienceLoss`).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.nn import functional as F
+
+from face_destyle.attributes import COUNT, GROUPS, NAMES, UNKNOWN, Vector, with_attribute
+from face_destyle.errors import UserError
+from face_destyle.models.classifier import AttributeClassifier
+from train.losses import IdentityLoss
+from train.recipe import AttributesConfig
+
+# CelebA's own files have -1 where others have 0 or False.
+VALUES = {None: math.nan, 1: 1.0, 0: 0.0, -1: 0.0}
+HAIR_COLOURS = GROUPS["hair colour"]
+
+
+def labels(pairs: Dataset, source: str) -> torch.Tensor:
+    """The attributes of every row, `(rows, 18)`: 1 with, 0 without, nan where nothing is said.
+
+    They are columns with CelebA's names, or fields of one column `attributes`.
+
+    Raises:
+        UserError: a value that is none of True, False, 1, 0, -1 and null.
+    """
+    prefix = ""
+    if "attributes" in pairs.column_names:
+        # Flat columns are read without a dictionary for each row.
+        pairs, prefix = pairs.select_columns(["attributes"]).flatten(), "attributes."
+    found = torch.full((len(pairs), COUNT), math.nan)
+    for place, name in enumerate(NAMES):
+        if prefix + name in pairs.column_names:
+            # A slice is read at once, an iteration row by row.
+            values = [None if value != value else value for value in pairs[prefix + name][:]]
+            wrong = next((row for row, value in enumerate(values) if value not in VALUES), None)
+            if wrong is not None:
+                raise UserError(
+                    f"{source}: {name} of row {wrong} is {values[wrong]!r}; "
+                    "use True, False or null (or 1, 0, -1)"
+                )
+            found[:, place] = torch.tensor([VALUES[value] for value in values])
+    return found
+
+
+def keep_some(vector: Vector, config: AttributesConfig, rng: np.random.Generator) -> Vector:
+    """A vector with a part of it unknown."""
+    everything, chance, each = rng.random(), rng.random() * config.drop_each, rng.random(COUNT)
+    if everything < config.drop_all:
+        return UNKNOWN
+    return tuple(
+        math.nan if draw < chance else value for value, draw in zip(vector, each, strict=True)
+    )
+
+
+def wrong_labels(asked: Vector, other: Vector) -> Vector:
+    """What is asked for, with the values of another face; all unknown where it asks the same.
+
+    As much is known of the one as of the other, which would tell them apart otherwise.
+    """
+    wrong = tuple(
+        value if math.isnan(value) or math.isnan(another) else another
+        for value, another in zip(asked, other, strict=True)
+    )
+    same = all(one == two or math.isnan(one) for one, two in zip(asked, wrong, strict=True))
+    return UNKNOWN if same else wrong
+
+
+def flip(asked: Vector, labelled: Vector, name: str, other: str = "") -> Vector:
+    """What is asked for, with the attribute `name` as the face has it not.
+
+    Args:
+        asked: what is wished besides.
+        labelled: how the face is.
+        name: of the attribute; unknown of the face, it is asked for.
+        other: the colour that hair of the colour `name` shall have instead.
+    """
+    present = labelled[NAMES.index(name)] == 1
+    if present and name in HAIR_COLOURS:
+        # Hair that is not black has another colour: to say so is the whole wish.
+        return with_attribute(asked, other, True)
+    return with_attribute(asked, name, not present)
+
+
+def flip_one(
+    asked: Vector, labelled: Vector, config: AttributesConfig, rng: np.random.Generator
+) -> Vector:
+    """What is asked for, with one attribute flipped, each alike likely; or all unknown.
+
+    The latter for as many as the recipe leaves as they are, and where nothing is known.
+    """
+    chance, name = rng.random(), NAMES[rng.integers(COUNT)]
+    others = [colour for colour in HAIR_COLOURS if colour != name]
+    other = others[rng.integers(len(others))]
+    if chance >= config.flip or math.isnan(labelled[NAMES.index(name)]):
+        return UNKNOWN
+    return flip(asked, labelled, name, other)
+
+
+def draw_wishes(
+    labelled: torch.Tensor, other: torch.Tensor, config: AttributesConfig, rng: np.random.Generator
+) -> dict[str, torch.Tensor]:
+    """What is asked of an item: `attributes`, `wrong` and `flipped`, each `(18,)`.
+
+    Args:
+        labelled: the item's own labels `(18,)`.
+        other: those of another face.
+        config: how much is kept back and flipped.
+        rng: the item's own.
+    """
+    own = tuple(labelled.tolist())
+    asked = keep_some(own, config, rng)
+    wishes = {
+        "attributes": asked,
+        "wrong": wrong_labels(asked, tuple(other.tolist())),
+        "flipped": flip_one(asked, own, config, rng),
+    }
+    return {name: torch.tensor(vector) for name, vector in wishes.items()}
+
+
+def stated(vectors: torch.Tensor | None) -> torch.Tensor:
+    """The numbers of those of `(N, 18)` that say anything: `(K,)`."""
+    if vectors is None:
+        return torch.empty(0, dtype=torch.long)
+    return (~vectors.isnan()).any(1).nonzero().squeeze(1)
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Second photos of a part of a batch.
+
+    Attributes:
+        rows: which of the batch, `(K,)`.
+        asked: what was asked of the first ones, `(K, 18)`.
+        wished: what is asked of these.
+        photos: with them, `(K, 3, H, W)`, not clamped.
+    """
+
+    rows: torch.Tensor
+    asked: torch.Tensor
+    wished: torch.Tensor
+    photos: torch.Tensor
+
+    def detached(self) -> "Edited":
+        """The same, cut off from the generator."""
+        return replace(self, photos=self.photos.detach())
+
+
+class ObedienceLoss:
+    """Cross entropy of what a frozen classifier reads in edited photos against the wish.
+
+    What was changed and what else was asked for weigh the same, however many they are: otherwise
+    the many attributes to be kept would drown the one to be changed.
+
+    Args:
+        judge: reads aligned faces. Its decisions are those at its thresholds.
+        weight: of each of the two parts.
+        identity: how like the unedited photo the edited one shall be; None for not at all.
+    """
+
+    def __init__(
+        self, judge: AttributeClassifier, weight: float, identity: IdentityLoss | None = None
+    ):
+        self.judge = judge.requires_grad_(False).eval()
+        self.weight, self.identity = weight, identity
+        parameter = next(judge.parameters())
+        self.borders = torch.tensor(judge.config.thresholds).logit().to(parameter)
+
+    def __call__(self, edited: Edited, fake: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Weighted parts, each a mean over the batch.
+
+        Args:
+            edited: the edited photos of a part of the batch.
+            fake: the unedited ones of the whole, `(N, 3, 128, 128)` in [-1, 1].
+        """
+        margins = self.judge(edited.photos.clamp(-1, 1)).float() - self.borders
+        known = ~edited.wished.isnan()
+        # An attribute that was unknown and is asked for now is a change too: nan equals nothing.
+        changed = known & (edited.wished != edited.asked)
+        targets = edited.wished.nan_to_num()
+        entropy = F.binary_cross_entropy_with_logits(margins, targets, reduction="none")
+        parts = {
+            "obedience": self.weight * _row_means(entropy, changed).sum() / len(fake),
+            "obedience_kept": self.weight * _row_means(entropy, known & ~changed).sum() / len(fake),
+        }
+        if self.identity:
+            like = self.identity(edited.photos, fake[edited.rows].detach())["identity"]
+            parts["obedience_identity"] = like * len(edited.rows) / len(fake)
+        return parts
+
+
+def _row_means(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Means over the chosen columns of each row; 0 where none is."""
+    return (values * chosen).sum(1) / chosen.sum(1).clamp(min=1)
