@@ -23,6 +23,7 @@ every_row = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_the_names() -> None:
     assert set(published.WEIGHTS) == {
         "fdnn",
+        "fdnn-ifrp",
         "style-the-scream",
         "style-starry-night",
         "style-composition-vii",
@@ -65,7 +66,9 @@ def test_loads_as_what_it_says(row: published.Published) -> None:
     model = HubModel.from_pretrained(row.name)
     config = json.loads((row.folder() / "config.json").read_text())
     assert model.model_type == config["model_type"]
-    assert config["model_type"] == ("stylizer" if isinstance(model, Stylizer) else row.name)
+    assert config["model_type"] == (
+        "stylizer" if isinstance(model, Stylizer) else row.name.removeprefix("fdnn-")
+    )
     for name, weight in model.named_parameters():
         assert torch.isfinite(weight).all(), name
 
