@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from face_destyle.configs import config_from_dict
 from face_destyle.errors import UserError
-from face_destyle.models.base import HubModel, Recovered
+from face_destyle.models.base import REGISTRY, HubModel, Recovered
 from train.checkpoints import Counter, checkpoints, save
 from train.console import one_line_errors
 from train.data import Batch, Pairs, Positions, to_batch
@@ -404,6 +404,9 @@ def check_pairs(recipe: Recipe) -> None:
     Raises:
         UserError: something in them would spoil the training, or no pairs are there.
     """
+    klass = REGISTRY.get(recipe.model.type)
+    if klass and hasattr(klass.config_class, "photo_size"):
+        return  # it learns from views, which check_data tells
     for found in inspect(recipe.data.pairs, LOOKED_AT) if recipe.data.pairs else ():
         if found.stops:
             raise UserError(

@@ -265,7 +265,7 @@ class TestMessages:
             open_pairs("", "train")
 
     def test_a_folder_of_pictures_is_told_how_to_be_pairs(self, tmp_path: Path) -> None:
-        for kind in ("portrait", "photo"):  # datasets takes the folders for labels
+        for kind in ("painted", "true"):  # datasets takes the folders for labels
             (tmp_path / "train" / kind).mkdir(parents=True)
             drawn.face().save(tmp_path / "train" / kind / "a.png")
         with pytest.raises(UserError, match=r"no picture column portrait.*portrait_file_name"):
