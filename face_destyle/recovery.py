@@ -203,19 +203,19 @@ def recover_portraits(
         return photos
     return [
         Image.blend(portrait, photo, strength)
-        for portrait, photo in zip(_upright(seen, out.alignment), photos, strict=True)
+        for portrait, photo in zip(upright(seen, out.alignment), photos, strict=True)
     ]
 
 
-def _upright(portraits: torch.Tensor, alignment: torch.Tensor | None) -> list[Image.Image]:
+def upright(portraits: torch.Tensor, alignment: torch.Tensor | None) -> list[Image.Image]:
     """`(N, 3, S, S)` as pictures of the size of a photo, turned as the network turned them."""
     size = (images.FACE_SIDE, images.FACE_SIDE)
     if portraits.shape[-1] < images.FACE_SIDE:
         # Few pixels are shown as they are: turned upright they would be blurred.
         pictures = [images.to_picture(portrait) for portrait in portraits]
         return [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
-    upright = portraits if alignment is None else warp(portraits, alignment)
-    return [images.to_picture(portrait) for portrait in upright]
+    turned = portraits if alignment is None else warp(portraits, alignment)
+    return [images.to_picture(portrait) for portrait in turned]
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from PIL import Image
 
 from face_destyle import PictureError, images
 from face_destyle.attributes import UNKNOWN, Vector
-from face_destyle.models.similarity import warp
+from face_destyle.recovery import upright
 from spaces_app.batching import recover_one
 from spaces_app.common import NET, TITLES, hand_out, note, portrait_networks, recoverer
 
@@ -62,16 +62,8 @@ def recover_square(weights: str, square: Image.Image, attributes: Vector = UNKNO
     out = recover_one(model, portrait, attributes)
     seconds = time.perf_counter() - start
     face = images.to_picture(out.photo[0])
-    return Outcome(weights, _seen(portrait, out.alignment), face, out.alignment, seconds)
-
-
-def _seen(portrait: torch.Tensor, alignment: torch.Tensor | None) -> Image.Image:
-    side = portrait.shape[-1]
-    if side < SIDE:
-        # Few pixels are shown as they are: turned upright they would be blurred.
-        return images.to_picture(portrait[0]).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-    upright = portrait if alignment is None else warp(portrait, alignment)
-    return images.to_picture(upright[0])
+    (seen,) = upright(portrait, out.alignment)
+    return Outcome(weights, seen, face, out.alignment, seconds)
 
 
 @dataclass(frozen=True)
