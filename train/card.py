@@ -7,26 +7,31 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from face_destyle import HubModel, Stylizer
+from face_destyle import AttributeClassifier, HubModel, Stylizer
 from face_destyle.errors import UserError
 from face_destyle.models.base import WEIGHTS_FILE
 from face_destyle.published import Published
+from train import classify, obedience
 from train.evaluate import table
 from train.frozen import sha256
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Photo sets of the table of published weights that are on the Hub too.
 DATASETS = {"CelebA": "flwrlabs/celeba"}
+OBEDIENCE_FILE = "obedience.json"
 MEASURES = {"psnr": "{:.2f}", "ssim": "{:.3f}", "identity": "{:.3f}", "rank1": "{:.1%}"}
 
 
-def card_data(row: Published, metrics: dict[str, Any], base: str = "") -> ModelCardData:
+def card_data(
+    row: Published, metrics: dict[str, Any], base: str = "", pipeline_tag: str = "image-to-image"
+) -> ModelCardData:
     """The front matter of a card, with the figures as a model index.
 
     Args:
         row: whose card.
         metrics: the content of metrics.json.
         base: repository or name of the weights that these were fine-tuned from.
+        pipeline_tag: the Hub's word for what the network does.
     """
     results = [
         EvalResult(
@@ -45,7 +50,7 @@ def card_data(row: Published, metrics: dict[str, Any], base: str = "") -> ModelC
         license_name="research-non-commercial",
         license_link="https://github.com/face-destyle/face-destyle#licences",
         library_name="face_destyle",
-        pipeline_tag="image-to-image",
+        pipeline_tag=pipeline_tag,
         tags=["face", "portrait", "face-destyle"],
         datasets=[repo for name, repo in DATASETS.items() if name in row.data] or None,
         base_model=base or None,
@@ -104,18 +109,18 @@ def change_table(before: dict[str, Any], after: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """The content of metrics.json; nothing where there is none.
+def read_metrics(folder: Path, name: str = "metrics.json") -> dict[str, Any]:
+    """The content of a file of figures; nothing where there is none.
 
     Raises:
         UserError: it was measured on other weights.
     """
-    path = folder / "metrics.json"
+    path = folder / name
     if not path.is_file():
         return {}
     metrics: dict[str, Any] = json.loads(path.read_text())
     if metrics["weights_sha256"] != sha256(folder / WEIGHTS_FILE):
-        raise UserError(f"{path} was measured on other weights: run train.evaluate again")
+        raise UserError(f"{path} was measured on other weights: measure again")
     return metrics
 
 
@@ -144,30 +149,44 @@ def _facts(row: Published, network: HubModel, folder: Path) -> dict[str, Any]:
 
 
 def write_card(row: Published, folder: Path, others: dict[str, Path], notes: str = "") -> None:
-    """Write README.md from the weights, metrics.json and the row of the table.
+    """Write README.md from the weights, their files of figures and the row of the table.
 
     Raises:
-        UserError: metrics.json is missing, or belongs to other weights.
+        UserError: metrics.json is missing, or figures belong to other weights.
     """
     network = HubModel.from_pretrained(folder)
-    path = folder / "metrics.json"
-    is_stylizer = isinstance(network, Stylizer)
-    if not is_stylizer and not path.is_file():
-        raise UserError(f"{path} is missing: run train.evaluate --weights {folder} --out {path}")
-    metrics = read_metrics(folder)
-    card = ModelCard.from_template(
-        card_data(row, metrics),
-        template_path=str(TEMPLATES / ("stylizer.md" if is_stylizer else "recovery.md")),
-        **_facts(row, network, folder),
-        study={} if is_stylizer else study(network),
-        metrics=metrics,
-        artwork=row.data.split(";")[0].removesuffix(" (public domain)"),
-        table=table(metrics) if metrics else "",
-        groups=groups_table(metrics),
-        beside=beside_table(others) if others else "",
-        notes=f"\n{notes}\n" if notes else "",
-    )
+    facts = _facts(row, network, folder) | {"notes": f"\n{notes}\n" if notes else ""}
+    metrics, tag = read_metrics(folder), "image-to-image"
+    if isinstance(network, Stylizer):
+        template = "stylizer.md"
+        facts["artwork"] = row.data.split(";")[0].removesuffix(" (public domain)")
+    elif not metrics:
+        command = "classify" if isinstance(network, AttributeClassifier) else "evaluate"
+        raise UserError(f"{folder / 'metrics.json'} is missing: run train.{command} first")
+    elif isinstance(network, AttributeClassifier):
+        template, tag = "classifier.md", "image-classification"
+        facts |= {"metrics": metrics, "table": classify.markdown(metrics)}
+    else:
+        template = "recovery.md"
+        facts |= _recovery_facts(network, folder, metrics, others)
+    data = card_data(row, metrics, pipeline_tag=tag)
+    card = ModelCard.from_template(data, template_path=str(TEMPLATES / template), **facts)
     (folder / "README.md").write_text(str(card))
+
+
+def _recovery_facts(
+    network: HubModel, folder: Path, metrics: dict[str, Any], others: dict[str, Path]
+) -> dict[str, Any]:
+    obeyed = read_metrics(folder, OBEDIENCE_FILE)
+    return {
+        "study": study(network),
+        "metrics": metrics,
+        "table": table(metrics),
+        "groups": groups_table(metrics),
+        "obeyed": obeyed,
+        "obedience": obedience.table(obeyed) if obeyed else "",
+        "beside": beside_table(others) if others else "",
+    }
 
 
 def write_finetuned_card(

@@ -25,7 +25,7 @@ from face_destyle.errors import UserError
 from face_destyle.models.base import CONFIG_FILE, WEIGHTS_FILE
 from face_destyle.published import WEIGHTS, Published
 from face_destyle.version import __version__
-from train.card import read_metrics, write_card
+from train.card import OBEDIENCE_FILE, read_metrics, write_card
 from train.console import one_line_errors
 from train.frozen import sha256
 from train.photos import load_table
@@ -37,6 +37,7 @@ PUBLISHED = (
     CONFIG_FILE,
     WEIGHTS_FILE,
     "metrics.json",
+    OBEDIENCE_FILE,
     "recipe.yaml",
     f"{DISCRIMINATOR}/{CONFIG_FILE}",
     f"{DISCRIMINATOR}/{WEIGHTS_FILE}",

@@ -1,0 +1,99 @@
+"""Cards of networks that read attributes, and of those that obey them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from face_destyle import AFRP, AttributeClassifier, published
+from face_destyle.attributes import NAMES
+from face_destyle.errors import UserError
+from train import card as cards
+from train.frozen import sha256
+
+ROW = replace(published.WEIGHTS["fdnn"], name="guided", data="CelebA (test partition)")
+SCORES = {"psnr": 19.5, "ssim": 0.7, "fsim": 0.8, "identity": 0.4, "rank1": 0.3}
+
+
+def write(folder: Path, name: str, figures: dict[str, Any]) -> None:
+    figures = {"weights_sha256": sha256(folder / "model.safetensors")} | figures
+    (folder / name).write_text(json.dumps(figures))
+
+
+def reading(**more: float) -> dict[str, Any]:
+    row = {"with": 4, "without": 6, "accuracy": 0.9, "balanced": 0.8125} | more
+    return {"mean": {"accuracy": 0.9, "balanced": 0.8125}, "attributes": dict.fromkeys(NAMES, row)}
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    AttributeClassifier().save_pretrained(tmp_path)
+    training = {"photos": 30, "portraits": 20, "identities": 11}
+    write(
+        tmp_path,
+        "metrics.json",
+        reading(threshold=0.25) | {"test_photos": 10} | {"training": training},
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def guided(tmp_path: Path) -> Path:
+    AFRP().save_pretrained(tmp_path)
+    style = {"seen": True, "portraits": 3, "recovered": SCORES, "input": SCORES}
+    figures = {"photos": 3, "gallery": 3, "identities": 2, "styles": {"candy": style}}
+    means = {"seen": {"recovered": SCORES, "input": SCORES}}
+    write(tmp_path, "metrics.json", figures | {"means": means})
+    return tmp_path
+
+
+def obedience() -> dict[str, Any]:
+    share = {"share": 0.7654, "interval": [0.7, 0.82]}
+    row = {"portraits": 8, "photos": 4, "changed": share, "reached": share, "cosine": 0.625}
+    differs = {"psnr": 14.5, "gender_differs": share, "age_differs": share}
+    return {
+        "photos": 4,
+        "judge": reading(),
+        "preservation": {"portrait": {"all": differs}},
+        "obedience": {
+            "mean_changed": 0.7654,
+            "mean_reached": 0.8,
+            "mean_cosine": 0.625,
+            "attributes": dict.fromkeys(NAMES, row),
+        },
+    }
+
+
+def test_a_classifier_has_its_own_card(classifier: Path) -> None:
+    cards.write_card(ROW, classifier, {}, "Trained on portraits too.")
+    text = (classifier / "README.md").read_text()
+    assert "pipeline_tag: image-classification" in text
+    assert "| Smiling | 0.250 | 4 | 6 | 90.0% | 81.2% |" in text
+    assert "30 photos and 20 portraits of\n11 people" in text
+    assert "Trained on portraits too." in text and "CelebA (test partition)" in text
+
+
+def test_a_classifier_without_figures_gets_none(tmp_path: Path) -> None:
+    AttributeClassifier().save_pretrained(tmp_path)
+    (tmp_path / "README.md").unlink()
+    with pytest.raises(UserError, match=r"metrics\.json is missing: run train\.classify first"):
+        cards.write_card(ROW, tmp_path, {})
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_a_card_tells_how_a_network_obeys(guided: Path) -> None:
+    cards.write_card(ROW, guided, {})
+    assert "### Attributes" not in (guided / "README.md").read_text()
+    write(guided, "obedience.json", obedience())
+    cards.write_card(ROW, guided, {})
+    text = (guided / "README.md").read_text()
+    assert "| Bald | 8 | 76.5% | 70.0% to 82.0% | 76.5% | 81.2% | 0.625 |" in text
+    assert "| portrait | all | 14.50 | 76.5% | 76.5% |" in text
+
+
+def test_obedience_of_other_weights_is_refused(guided: Path) -> None:
+    write(guided, "obedience.json", obedience() | {"weights_sha256": "another"})
+    with pytest.raises(UserError, match=r"obedience\.json was measured on other weights"):
+        cards.write_card(ROW, guided, {})
