@@ -31,7 +31,7 @@ from train.doctor import inspect
 from train.editing import Edited, stated
 from train.ema import EMA
 from train.journal import Journal
-from train.losses import AlignmentLoss, DiscriminatorLoss, GeneratorLoss
+from train.losses import AlignmentLoss, DiscriminatorLoss, GeneratorLoss, moved
 from train.memory import keep_freed_memory
 from train.recipe import OptimizerConfig, Recipe, dump_recipe, load_recipe
 from train.start import build_networks, build_obedience, build_photo_losses, pin_networks
@@ -152,7 +152,10 @@ class Trainer:
         self, photos: torch.Tensor, portraits: torch.Tensor, attributes: torch.Tensor | None
     ) -> torch.Tensor:
         """The discriminator's logits for photos `(N, 3, H, W)`, from as much as it looks at."""
-        given = (photos, portraits) if self.conditional else (photos,)
+        reach, step = self.recipe.loss.jitter, self.counter.images
+        given = [moved(photos, reach, step)]
+        if self.conditional:
+            given.append(moved(portraits, reach, step))
         if self.matches:
             return self.discriminator(*given, attributes).float()
         return self.discriminator(*given).float()

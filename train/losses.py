@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -53,6 +54,26 @@ class DiscriminatorLoss:
             shares = _row_means(F.softplus(logits)) / count[rows]
             losses[f"d_{name}"] = weight * shares.sum() / len(fake)
         return losses
+
+
+def moved(pictures: torch.Tensor, reach: int, step: int) -> torch.Tensor:
+    """Pictures `(N, C, H, W)` moved by up to `reach` pixels, as drawn for this step.
+
+    A discriminator with strides weighs the pixels of each of its cells differently, the same way
+    at every step, and a generator that interleaves pixels answers with a grid of that period.
+    Seen through a view that moves, the grid earns nothing.
+
+    Args:
+        pictures: all that the discriminator looks at.
+        reach: pixels; 0 leaves the pictures as they are.
+        step: a number of its own for each step: the same views for real and fake.
+    """
+    if not reach:
+        return pictures
+    down, right = np.random.default_rng(step).integers(0, 2 * reach + 1, 2).tolist()
+    height, width = pictures.shape[-2:]
+    wide = F.pad(pictures, (reach, reach, reach, reach), mode="reflect")
+    return wide[..., down : down + height, right : right + width]
 
 
 def _row_means(values: torch.Tensor) -> torch.Tensor:
