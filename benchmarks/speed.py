@@ -151,6 +151,7 @@ def _step_task(recipe: Recipe, batch_size: int) -> Callable[[], object]:
     precision = "bf16" if recipe.train.precision == "bf16" else "no"
     recipe = replace(recipe, train=replace(recipe.train, batch_size=batch_size))
     trainer = Trainer(recipe, Accelerator(mixed_precision=precision, cpu=True))
+    trainer.counter.images = recipe.loss.adversarial_after  # where the discriminator takes part
     shape = (batch_size, 3, trainer.input_size, trainer.input_size)
     portraits, photos = torch.rand(shape) * 2 - 1, torch.rand(shape) * 2 - 1
     batch = Batch(portraits, photos, ALIGNED.expand(batch_size, 2, 3))

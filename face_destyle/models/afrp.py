@@ -352,7 +352,8 @@ class AFRPDiscriminator(FDNNDiscriminator):
             attributes: `(N, 18)` from 0 to 1, nan for unknown; None for all nan.
 
         Returns:
-            Logits `(N,)`, positive for a real photo that has the attributes.
+            Logits, positive for a real photo that has the attributes: `(N,)`, or `(N, S, S)`
+            without a full layer.
 
         Raises:
             ValueError: another shape of the attributes.
@@ -364,4 +365,4 @@ class AFRPDiscriminator(FDNNDiscriminator):
                 tiled = planes.expand(-1, -1, *features.shape[2:])
                 features = torch.cat([features, tiled], 1)
             features = layer(features)
-        return self.judge(self.activation(self.full(features.flatten(1)))).squeeze(1)  # type: ignore[no-any-return]
+        return self.judged(features)

@@ -204,7 +204,7 @@ class FDNNDiscriminatorConfig:
     widths: tuple[int, ...] = (32, 64, 96, 96)
     kernel: int = 3
     last_kernel: int = 3
-    full_width: int = 96
+    full_width: int = 96  # 0: no full layer, each place of the last map is judged by itself
     pool: bool = False
     norm: Norm = "group"
 
@@ -248,11 +248,23 @@ class FDNNDiscriminator(HubModel):
                 layers.append(nn.MaxPool2d(2))
             channels = width
         self.features = nn.Sequential(*layers)
-        self.full = nn.Linear(channels * config.sizes[-1] ** 2, config.full_width)
-        self.activation = nn.LeakyReLU(0.2)
-        self.judge = nn.Linear(config.full_width, 1)
+        if config.full_width:
+            self.full = nn.Linear(channels * config.sizes[-1] ** 2, config.full_width)
+            self.activation = nn.LeakyReLU(0.2)
+            self.judge = nn.Linear(config.full_width, 1)
+        else:
+            self.judge = nn.Conv2d(channels, 1, 1)
 
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        """Judge photos `(N, 3, 128, 128)` in [-1, 1]: logits `(N,)`, positive for real."""
-        features = self.features(photos).flatten(1)
-        return self.judge(self.activation(self.full(features))).squeeze(1)  # type: ignore[no-any-return]
+        """Judge photos `(N, 3, 128, 128)` in [-1, 1].
+
+        Returns:
+            Logits, positive for real: `(N,)`, or `(N, S, S)` without a full layer.
+        """
+        return self.judged(self.features(photos))
+
+    def judged(self, features: torch.Tensor) -> torch.Tensor:
+        """The last feature map `(N, C, S, S)` -> logits."""
+        if self.config.full_width:
+            features = self.activation(self.full(features.flatten(1)))
+        return self.judge(features).squeeze(1)  # type: ignore[no-any-return]

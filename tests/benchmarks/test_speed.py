@@ -58,6 +58,20 @@ def test_the_recipes_are_the_real_ones() -> None:
     assert recipes["fdnn"].train.precision == recipes["pix2pix"].train.precision
 
 
+def test_the_steps_are_those_with_a_discriminator() -> None:
+    for path in speed.RECIPES.values():
+        recipe = load_recipe(path, ["train.precision=fp32"])
+        losses = speed._step_task(recipe, 2)()
+        assert {"d_real", "d_fake", "adversarial"} <= set(losses)
+
+
+def test_both_networks_learn_from_the_same_augmentation() -> None:
+    ours = load_recipe(speed.RECIPES["fdnn"])
+    rival = load_recipe("benchmarks/pix2pix-augmented.yaml")
+    assert rival.augment == ours.augment
+    assert rival.data == ours.data
+
+
 def test_stylizing_beside_the_bare_network(tmp_path: Path) -> None:
     Stylizer(StylizerConfig(width=2, blocks=1)).save_pretrained(tmp_path / "style")
     figure = speed.stylize_all(1, 3, 2, (str(tmp_path / "style"),))

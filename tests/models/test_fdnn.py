@@ -228,6 +228,16 @@ class TestFDNNDiscriminator(ModelTester):
         logits = model(self.pictures(6) * 40)
         assert logits.min() < logits.max()
 
+    def test_without_a_full_layer_each_place_is_judged_by_itself(self) -> None:
+        model = FDNNDiscriminator(replace(self.small, full_width=0, norm="none")).eval()
+        photos = self.pictures()
+        changed = photos.clone()
+        changed[:, :, :16, :16] *= -1
+        one, two = model(photos), model(changed)
+        assert one.shape == (3, 8, 8)
+        assert not torch.equal(one[:, 0, 0], two[:, 0, 0])
+        assert torch.allclose(one[:, 6:, 6:], two[:, 6:, 6:], atol=1e-6)
+
     def test_paper(self) -> None:
         model = FDNNDiscriminator(FDNNDiscriminatorConfig.paper()).eval()
         widths = [(out, size) for _, out, size in convolutions(model)]

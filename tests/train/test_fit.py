@@ -175,6 +175,18 @@ def test_the_generator_step_leaves_the_discriminator_alone(tmp_path: Path, data:
     assert all(torch.equal(after[k], v) for k, v in before.items())
 
 
+def test_the_view_of_the_discriminator_moves_between_steps(tmp_path: Path, data: Path) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, data, loss={"jitter": 3}))
+    trainer = Trainer(recipe, Accelerator(cpu=True))
+    photos = torch.rand(2, 3, 32, 32) * 2 - 1
+    logits = []
+    for images_seen in (16, 16, 32):
+        trainer.counter.images = images_seen
+        logits.append(trainer.judge(photos, photos, None))
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.equal(logits[0], logits[2])
+
+
 @pytest.mark.parametrize("name", ["identity", "perceptual", "obedience"])
 def test_a_loss_without_its_network_is_named(tmp_path: Path, data: Path, name: str) -> None:
     recipe = load_recipe(made.recipe(tmp_path, data, loss={name: 0.1}))

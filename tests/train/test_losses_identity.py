@@ -12,7 +12,7 @@ from face_destyle.models.similarity import identity, similarity
 from tests import drawn
 from tests.train import made
 from train.frozen import FaceEmbedding, PerceptualNetwork
-from train.losses import AlignmentLoss, IdentityLoss, PerceptualLoss
+from train.losses import AlignmentLoss, IdentityLoss, PerceptualLoss, moved
 
 
 @pytest.fixture
@@ -106,3 +106,26 @@ class TestAlignmentLoss:
         with pytest.raises(UserError, match=r"set loss\.alignment to 0") as raised:
             AlignmentLoss()(None, identity(1, torch.zeros(1)))
         assert "\n" not in str(raised.value)
+
+
+class TestMovingView:
+    def test_real_and_fake_are_moved_alike_and_by_no_more_than_the_reach(self) -> None:
+        ramp = torch.arange(32.0).expand(1, 1, 32, 32)
+        places = torch.cat([ramp, ramp.mT], 1)  # of each pixel: its column and its row
+        found = set()
+        for step in range(0, 160, 16):
+            view = moved(places, 3, step)
+            assert view.shape == places.shape
+            assert torch.equal(view, moved(places, 3, step))
+            across, down = (view[0, :, 16, 16] - places[0, :, 16, 16]).tolist()
+            assert max(abs(across), abs(down)) <= 3
+            assert torch.equal(
+                view[..., 4:-4, 4:-4] - places[..., 4:-4, 4:-4],
+                torch.tensor([across, down])[None, :, None, None].expand(1, 2, 24, 24),
+            )
+            found.add((across, down))
+        assert len(found) > 4
+
+    def test_without_a_reach_nothing_moves(self) -> None:
+        pictures = drawn.faces(2)
+        assert moved(pictures, 0, 16) is pictures
