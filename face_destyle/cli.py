@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from face_destyle import published
 from face_destyle.errors import UserError, WeightsError
+from face_destyle.telling import tell
 from face_destyle.version import __version__
 
 DEFAULT_MODEL = "fdnn"
@@ -167,7 +168,7 @@ def _export(arguments: argparse.Namespace) -> None:
     output = arguments.output or Path(f"{Path(arguments.model).name}.onnx")
     check_onnx_path(output, arguments.overwrite)  # before the work, not after it
     write_onnx(FaceModel.from_pretrained(arguments.model), output)
-    sys.stdout.write(f"{output}\n")
+    tell(output)
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -176,7 +177,7 @@ def _list(arguments: argparse.Namespace) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+        tell("  ".join(cells).rstrip())
 
 
 def _size(row: published.Published) -> str:
@@ -203,7 +204,7 @@ def _info(arguments: argparse.Namespace) -> None:
         "figures": row.figures(),
     }
     for line in _lines(facts):
-        sys.stdout.write(line + "\n")
+        tell(line)
 
 
 def _lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:

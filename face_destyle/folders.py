@@ -7,7 +7,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TextIO, TypeVar
@@ -20,6 +21,7 @@ from face_destyle.errors import UserError
 Read = TypeVar("Read")
 
 RECORDS = "results.jsonl"
+START = '{"file": "'  # of each of its lines
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 REPORT_EVERY = 10.0  # seconds, where nobody watches a line that changes
 
@@ -32,7 +34,7 @@ class Record:
         file: the portrait, in the input folder.
         status: skipped is what was there before, without a line of its own.
         seconds: a picture's share of what its batch took.
-        weights: what recovered it.
+        weights: what recovered it: the name, and the version where that does not say it.
         output: the photo, in the output folder.
         options: of the command line, where they change the photo.
         error: why it failed, in one line.
@@ -74,6 +76,7 @@ class Recoverer(Generic[Read]):
         weights: the name that the PNGs say.
         options: as in `Record`.
         batch_size: how many at a time.
+        version: of the weights, where others may have the same name.
     """
 
     read: Callable[[Path], Read]
@@ -81,6 +84,12 @@ class Recoverer(Generic[Read]):
     weights: str
     options: str = ""
     batch_size: int = 16
+    version: str = ""
+
+    @property
+    def made_by(self) -> str:
+        """What the records say of the weights."""
+        return f"{self.weights} {self.version}".strip()
 
 
 def find_portraits(source: Path, output: Path) -> dict[str, str]:
@@ -123,7 +132,8 @@ def recover_folder(
     """Recover all portraits of a folder that have no photo in the output folder yet.
 
     A picture that cannot be recovered does not stop the others. `results.jsonl` in the output
-    folder has a line about each; it grows with every batch.
+    folder has a line about each; it grows with every batch. Where the photo that a portrait would
+    have is by that file another portrait's, .png is appended to its name.
 
     Args:
         source: the folder of portraits.
@@ -142,29 +152,66 @@ def recover_folder(
     if not portraits:
         raise UserError(f"{source} has no pictures: give a folder of portraits")
     records = read_records(output / RECORDS)
+    present: set[str] = set()
     if not overwrite:
         _check_same(records.values(), recoverer, output)
-    present = {
-        name for name, photo in portraits.items() if not overwrite and (output / photo).exists()
-    }
+        owners = _owners(records.values(), output)
+        portraits = _apart(portraits, owners)
+        present = {
+            name
+            for name, photo in portraits.items()
+            if (output / photo).exists() and owners.get(photo.casefold(), name) == name
+        }
     for name in present:
         if name not in records or records[name].status == "failed":
-            records[name] = Record(name, "skipped", 0.0, recoverer.weights, portraits[name])
+            records[name] = Record(name, "skipped", 0.0, recoverer.made_by, portraits[name])
     todo = [name for name in portraits if name not in present]
-    failed: list[Record] = []
+    done: list[Record] = []
     progress = Progress(len(todo), stream)
-    with _opened(output, records) as lines:
-        for start in range(0, len(todo), recoverer.batch_size):
-            names = todo[start : start + recoverer.batch_size]
-            for record in _recover_batch(names, portraits, source, output, recoverer, overwrite):
-                lines.write(_line(record))
-                records[record.file] = record
-                failed += [record] if record.status == "failed" else []
-            lines.flush()
-            progress.advance(len(names))
-    _write_records(output / RECORDS, records)
+    with _writing(output):
+        output.mkdir(exist_ok=True)
+    # Without a line that was cut off: what is added would continue it.
+    _write_records(output / RECORDS, records.values())
+    for start in range(0, len(todo), recoverer.batch_size):
+        names = todo[start : start + recoverer.batch_size]
+        batch = _recover_batch(names, portraits, source, output, recoverer, overwrite)
+        _add_records(output / RECORDS, batch)
+        done += batch
+        progress.advance(len(names))
+    _write_records(output / RECORDS, _together(records, done))
     seconds = progress.close()
-    return Summary(len(todo) - len(failed), len(present), tuple(failed), seconds)
+    failed = tuple(record for record in done if record.status == "failed")
+    return Summary(len(todo) - len(failed), len(present), failed, seconds)
+
+
+def _owners(records: Iterable[Record], output: Path) -> dict[str, str]:
+    """The portraits of the photos that are there, by the photos' names in lower case."""
+    # What was only found there is whose it was done for, where that is known.
+    known = sorted(records, key=lambda record: record.status == "done")
+    return {
+        record.output.casefold(): record.file
+        for record in known
+        if record.output and (output / record.output).exists()
+    }
+
+
+def _apart(portraits: dict[str, str], owners: dict[str, str]) -> dict[str, str]:
+    """Another name for a photo where a portrait that is gone, or renamed, has that one."""
+    return {
+        name: photo if owners.get(photo.casefold(), name) == name else f"{name}.png"
+        for name, photo in portraits.items()
+    }
+
+
+def _together(records: dict[str, Record], done: Sequence[Record]) -> list[Record]:
+    """The records before and of this run, without those whose photo another's has replaced."""
+    replaced = {record.output: record.file for record in done if record.output}
+    together = records | {record.file: record for record in done}
+    return [
+        record
+        for record in together.values()
+        if replaced.get(record.output, record.file) == record.file
+    ]
 
 
 def _recover_batch(
@@ -195,7 +242,7 @@ def _recover_batch(
         except UserError as error:
             errors[name] = error
     seconds = round((time.perf_counter() - started) / len(names), 4)
-    done = Record("", "done", seconds, recoverer.weights, options=recoverer.options)
+    done = Record("", "done", seconds, recoverer.made_by, options=recoverer.options)
     return [
         replace(done, file=name, status="failed", error=" ".join(str(errors[name]).split()))
         if name in errors
@@ -205,32 +252,29 @@ def _recover_batch(
 
 
 def _save(photo: Image.Image, path: Path, weights: str, overwrite: bool) -> None:
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     images.save_png(photo, path, weights, overwrite)
 
 
 def read_records(path: Path) -> dict[str, Record]:
     """The lines of a results.jsonl by file, the last of each; none where it does not exist.
 
-    A last line that was cut off, by a run that was killed, is left out.
+    A last line that was cut off, by a run that was killed or by a full disk, is left out.
 
     Raises:
         UserError: it cannot be read, or is another program's.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: move it away, or choose another folder") from error
+    *lines, last = text.split("\n")
     records = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate([*lines, *([] if _cut_off(last) else [last])], 1):
         try:
             record = Record(**json.loads(line))
         except (ValueError, TypeError) as error:
-            if number == len(lines):
-                break
             raise UserError(
                 f"line {number} of {path} is no record of a photo: move the file away, or choose "
                 "another folder"
@@ -239,47 +283,58 @@ def read_records(path: Path) -> dict[str, Record]:
     return records
 
 
+def _cut_off(last: str) -> bool:
+    """Whether what follows the last end of a line is nothing, or the beginning of a record."""
+    if not (last.startswith(START) or START.startswith(last)):
+        return False
+    try:
+        json.loads(last)
+    except ValueError:
+        return True
+    return False
+
+
 def _check_same(records: Iterable[Record], recoverer: Recoverer[Any], output: Path) -> None:
     """Refuse to mix the results of two networks in one folder."""
     for record in records:
         if record.status != "done" or not (output / record.output).exists():
             continue
-        if (record.weights, record.options) != (recoverer.weights, recoverer.options):
+        if (record.weights, record.options) != (recoverer.made_by, recoverer.options):
             made = f"{record.weights} {record.options}".strip()
             raise UserError(
                 f"{output} holds results of {made}: choose another folder, or allow overwriting"
             )
 
 
-def _opened(output: Path, records: dict[str, Record]) -> TextIO:
-    """The file of the records, to go on with; it has the earlier ones, each in a line of its own.
-
-    A line that was cut off is gone: what is added would continue it.
-    """
-    path = output / RECORDS
-    try:
-        output.mkdir(exist_ok=True)
-        _write_records(path, records)
-        return path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _write_records(path: Path, records: dict[str, Record]) -> None:
+def _write_records(path: Path, records: Iterable[Record]) -> None:
     partial = path.with_name(f"{path.name}.partial")
+    lines = [_line(record) for record in sorted(records, key=lambda record: record.file)]
+    with _writing(path):
+        try:
+            partial.write_text("".join(lines), encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _add_records(path: Path, records: Iterable[Record]) -> None:
+    # Opened each time: a full disk may show as late as when the file is closed.
+    with _writing(path), path.open("a", encoding="utf-8") as file:
+        file.writelines(map(_line, records))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        lines = [_line(records[name]) for name in sorted(records)]
-        partial.write_text("".join(lines), encoding="utf-8")
-        os.replace(partial, path)
+        yield
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _line(record: Record) -> str:
+    # In ASCII: a file's name may hold bytes that are no UTF-8, or what ends a line elsewhere.
     fields = {name: value for name, value in asdict(record).items() if value != ""}
-    return json.dumps(fields, ensure_ascii=False) + "\n"
+    return json.dumps(fields) + "\n"
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -145,7 +145,7 @@ def paste(picture: Image.Image, patches: Sequence[Patch], strength: float = 1.0)
     Returns:
         RGB of the same size; pixels outside every mask are those of the picture.
     """
-    pasted = np.array(picture)
+    pasted = picture.copy()
     for number, patch in enumerate(patches):
         to_frame = invert(patch.matrix)
         for left, top, right, bottom in _strips(patch.matrix, picture.size):
@@ -154,9 +154,9 @@ def paste(picture: Image.Image, patches: Sequence[Patch], strength: float = 1.0)
             before = picture.crop((left, top, right, bottom))
             change = photo - np.asarray(before, np.float32)
             share = _share(number, patches, (left, top, right, bottom)) * np.float32(strength)
-            part = pasted[top:bottom, left:right]
-            part[:] = (part + share[..., None] * change).round().clip(0, 255).astype(np.uint8)
-    return Image.fromarray(pasted)
+            part = np.asarray(pasted.crop((left, top, right, bottom)))
+            pasted.paste(_to_picture(part + share[..., None] * change), (left, top))
+    return pasted
 
 
 def _strips(matrix: Matrix, size: tuple[int, int]) -> Iterator[Box]:

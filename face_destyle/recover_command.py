@@ -2,11 +2,13 @@
 
 import argparse
 import functools
+import hashlib
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from face_destyle.attributes import to_text, to_vector
 from face_destyle.errors import PictureError, UserError
 from face_destyle.folders import Recoverer, Summary, recover_folder
 from face_destyle.models import FaceModel
+from face_destyle.models.base import weights_file
 from face_destyle.recovery import (
     FaceRecovery,
     Recovery,
@@ -25,6 +28,7 @@ from face_destyle.recovery import (
     recover_portraits,
     with_attributes,
 )
+from face_destyle.telling import tell
 
 ONNX_SUFFIX = ".onnx"
 
@@ -67,7 +71,7 @@ def _file(arguments: argparse.Namespace) -> int:
     recoverer = _recoverer(arguments)
     (recovered,) = recoverer.recover([recoverer.read(arguments.input)])
     images.save_png(recovered, output, recoverer.weights, arguments.overwrite)
-    sys.stdout.write(f"{output}\n")
+    tell(output)
     return 0
 
 
@@ -78,10 +82,10 @@ def _folder(arguments: argparse.Namespace) -> int:
         raise PictureError(f"{source} is a folder: give the name of a folder for its photos too")
     if not output.resolve().parent.is_dir():
         raise PictureError(f"{output} cannot be written: {output.parent} is no folder")
-    recoverer = _recoverer(arguments)
+    recoverer = replace(_recoverer(arguments), version=_version(arguments.model))
     summary = recover_folder(source, output, recoverer, arguments.overwrite, sys.stderr)
     _report(summary)
-    sys.stdout.write(f"{output}\n")
+    tell(output)
     return 1 if summary.failed else 0
 
 
@@ -103,7 +107,7 @@ def _recoverer(arguments: argparse.Namespace) -> Recoverer[Any]:
         batch_size=arguments.batch_size,
     )
     return Recoverer(
-        read=lambda path: (path, images.load_picture(path)),
+        read=lambda path: path,  # left to FaceRecovery, a picture is in memory once less
         recover=functools.partial(_whole_pictures, recover),
         weights=weights,
         options=options,
@@ -118,11 +122,11 @@ def _finder(arguments: argparse.Namespace) -> faces.Finder:
 
 
 def _whole_pictures(
-    recover: Callable[[Image.Image], Recovery], pictures: Sequence[tuple[Path, Image.Image]]
+    recover: Callable[[Path], Recovery], paths: Sequence[Path]
 ) -> list[Image.Image]:
     results = []
-    for path, picture in pictures:
-        result = recover(picture)
+    for path in paths:
+        result = recover(path)
         if not result.faces:
             raise PictureError(
                 f"no face was found in {path}: crop the face by hand and leave --whole out"
@@ -144,6 +148,15 @@ def _public_name(model: str) -> str:
     if model in published.WEIGHTS or not os.path.exists(model):
         return model
     return Path(model).resolve().name
+
+
+def _version(model: str) -> str:
+    """What tells two networks of one name apart; nothing of the published ones, which are one."""
+    if model in published.WEIGHTS:
+        return ""
+    path = Path(model) if model.endswith(ONNX_SUFFIX) else weights_file(model)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
 def _options(arguments: argparse.Namespace) -> str:

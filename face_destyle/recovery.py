@@ -49,7 +49,8 @@ class Recovery:
     """What becomes of a whole picture.
 
     Attributes:
-        picture: upright RGB, with the recovered faces where they were pasted.
+        picture: upright RGB, with the recovered faces where they were pasted; everywhere else
+            pixel for pixel the input, as `images.load_picture` reads it.
         faces: the recovered faces, the largest first.
         found: how many faces there are in the picture.
     """
@@ -142,7 +143,7 @@ class FaceRecovery:
             if value < 1:
                 raise UserError(f"{name} must be 1 or more, not {value}")
         model = with_attributes(self.model, attributes)
-        whole = images.load_picture(picture)
+        whole = images.load_picture(picture, reduce=False)
         found = find_faces(whole, self.finder)
         chosen = found[:max_faces]
         faces: list[RecoveredFace] = []

@@ -5,15 +5,31 @@ Each visitor's error stays with that visitor, which a batch of Gradio's own cann
 """
 
 import threading
+import time
 from dataclasses import dataclass
 
 import torch
 
-from face_destyle import FaceModel, Recovered
+from face_destyle import FaceModel
 from face_destyle.attributes import UNKNOWN, Vector
 from face_destyle.models.base import inference
 
 BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network made of one face.
+
+    Attributes:
+        photo: `(1, 3, 128, 128)` RGB in [-1, 1].
+        alignment: `(1, 2, 3)`, frame -> input, or None where a network does not align.
+        seconds: how long the network ran, without the wait for it.
+    """
+
+    photo: torch.Tensor
+    alignment: torch.Tensor | None
+    seconds: float
 
 
 @dataclass(eq=False)
@@ -21,7 +37,7 @@ class _Request:
     model: FaceModel
     portrait: torch.Tensor
     attributes: Vector
-    answer: Recovered | None = None
+    answer: Answer | None = None
 
 
 # Networks side by side would wait for each other's threads.
@@ -30,9 +46,7 @@ _waiting: list[_Request] = []
 _changing = threading.Lock()
 
 
-def recover_one(
-    model: FaceModel, portrait: torch.Tensor, attributes: Vector = UNKNOWN
-) -> Recovered:
+def recover_one(model: FaceModel, portrait: torch.Tensor, attributes: Vector = UNKNOWN) -> Answer:
     """Recover one face, along with those that wait for the same network.
 
     Args:
@@ -41,8 +55,7 @@ def recover_one(
         attributes: what is asked of the face, by a network that takes attributes.
 
     Returns:
-        `photo` `(1, 3, 128, 128)` and `alignment` `(1, 2, 3)`: alone what the network gives, with
-        others at most one of 255 levels from it.
+        Alone what the network gives, with others at most one of 255 levels from it.
     """
     request = _Request(model, portrait, attributes)
     with _changing:
@@ -70,9 +83,11 @@ def _run(batch: list[_Request]) -> None:
     asked = {}
     if any(request.attributes is not UNKNOWN for request in batch):
         asked["attributes"] = torch.tensor([request.attributes for request in batch])
+    start = time.perf_counter()
     with inference(model):
         out = model(portraits, **asked)
+    seconds = time.perf_counter() - start
     for number, request in enumerate(batch):
         own = slice(number, number + 1)
         alignment = None if out.alignment is None else out.alignment[own]
-        request.answer = Recovered(out.photo[own], alignment)
+        request.answer = Answer(out.photo[own], alignment, seconds)

@@ -19,6 +19,7 @@ CODE = ("face_destyle", "spaces_app")
 FILES = ("app.py", "LICENSE")
 AT_ROOT = ("README.md", "requirements.txt")  # a Space looks for them there, not in spaces_app
 OF_A_CARD = ("README.md", "config.json", "model.safetensors")
+FIGURES = "metrics.json"  # says which styles the weights have seen; style networks have none
 UNUSED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "cards", *AT_ROOT)
 
 
@@ -56,6 +57,8 @@ def _fill(folder: Path) -> None:
         card.mkdir(parents=True)
         for name in OF_A_CARD:
             shutil.copy(row.folder() / name, card / name)
+        if (row.folder() / FIGURES).is_file():
+            shutil.copy(row.folder() / FIGURES, card / FIGURES)
     text = (ROOT / "spaces_app" / "README.md").read_text()
     (folder / "README.md").write_text(with_models(text))
     shutil.copy(ROOT / "spaces_app" / "requirements.txt", folder / "requirements.txt")

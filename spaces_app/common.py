@@ -23,6 +23,7 @@ from face_destyle import (
 )
 from face_destyle.published import WEIGHTS as TABLE
 from spaces_app.batching import BATCH_SIZE
+from spaces_app.sweeping import PREFIX
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,8 +34,11 @@ CLASSIFIER = "attributes"
 # What the networks are called on the page; those that take a portrait, in the order shown.
 TITLES = {FDNN: "FDNN", IFRP: "IFRP", AFRP: "AFRP", TANN: "TANN"}
 PORTRAIT_NETWORKS = (FDNN, IFRP, AFRP)
+# Which portraits each of those is for, where the visitor chooses among them.
+SUITS = {FDNN: "upright, well framed", IFRP: "may lean", AFRP: "may lean"}
 
 MAX_FILE_SIZE = "10mb"
+FAILED = "That did not work"  # above every message
 # Whatever runs a network on one face shares one queue; those that run go through it together.
 NET: dict[str, Any] = {"concurrency_id": "net", "concurrency_limit": BATCH_SIZE}
 # Whole pictures and many files take long: they wait for each other, and keep no face waiting.
@@ -104,34 +108,55 @@ def speaks_plainly(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:].rstrip(".") + "."
+
+
 def _message(text: str) -> gr.Error:
-    sentence = text[0].upper() + text[1:].rstrip(".") + "."
-    return gr.Error(sentence, title="That did not work", print_exception=False)
+    return gr.Error(_sentence(text), title=FAILED, print_exception=False)
+
+
+def warn(error: PictureError) -> None:
+    """Say on the page what is wrong, where the outputs shall be emptied: an error keeps them."""
+    gr.Warning(_sentence(str(error)), title=FAILED)
+
+
+def upload_bytes(upload: dict[str, Any]) -> bytes:
+    """The file behind an upload as Gradio passes it without preprocessing.
+
+    As bytes, so that no message about the picture holds its path.
+
+    Raises:
+        PictureError: it is gone: the page was open for longer than pictures are kept.
+    """
+    try:
+        return Path(upload["path"]).read_bytes()
+    except OSError:
+        raise PictureError("your picture was deleted meanwhile: choose it again") from None
 
 
 def read_upload(upload: dict[str, Any] | None) -> Image.Image:
     """The picture behind an upload as Gradio passes it without preprocessing.
 
-    Gradio's own preprocessing drops alpha and fails on a bad file without saying why. The file
-    goes in as bytes, so that no message holds its path.
+    Gradio's own preprocessing drops alpha and fails on a bad file without saying why.
 
     Raises:
-        PictureError: nothing was chosen, or it is no picture that can be read.
+        PictureError: nothing was chosen, it is gone, or it is no picture that can be read.
     """
     if not upload or not upload.get("path"):
         raise PictureError("choose a picture first")
-    return images.load_picture(Path(upload["path"]).read_bytes())
+    return images.load_picture(upload_bytes(upload))
 
 
 def new_folder() -> Path:
     """A folder that only this request knows.
 
-    It lies in Gradio's cache, which serves files as they are, with their metadata, and deletes
-    them later.
+    It lies in Gradio's cache, which serves files as they are, with their metadata; `sweeping`
+    deletes them later.
     """
     cache = Path(get_upload_folder())
     cache.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=cache))
+    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=cache))
 
 
 def hand_out(picture: Image.Image, weights: str, name: str) -> str:

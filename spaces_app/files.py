@@ -22,6 +22,7 @@ from spaces_app.common import (
     portrait_networks,
     recoverer,
     speaks_plainly,
+    upload_bytes,
 )
 from spaces_app.results import build_download, build_network_choice
 
@@ -111,7 +112,7 @@ def _squares(files: list[Upload], model: FaceModel) -> Iterator[Result]:
 def _portrait(file: Upload, side: int) -> Image.Image | str:
     """What a network sees of a file, or why it sees nothing."""
     try:
-        square = images.centre_square(images.load_picture(Path(file["path"]).read_bytes()))
+        square = images.centre_square(images.load_picture(upload_bytes(file)))
     except PictureError as error:
         return str(error)
     return square.resize((side, side), Image.Resampling.LANCZOS)
@@ -121,7 +122,7 @@ def _wholes(files: list[Upload], model: FaceModel) -> Iterator[Result]:
     recovery = FaceRecovery(model)
     for file in files:
         try:
-            result = recovery(Path(file["path"]).read_bytes())
+            result = recovery(upload_bytes(file))
         except PictureError as error:
             yield shown_name(file), None, str(error)
             continue

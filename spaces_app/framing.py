@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from face_destyle import PictureError, images
 from face_destyle.faces import FRAME_EYES
-from spaces_app.common import LOOK, read_upload, speaks_plainly
+from spaces_app.common import LOOK, read_upload, warn
 
 EXAMPLES = Path(__file__).parent / "examples"
 VIEW_SIDE = 256
@@ -88,11 +89,19 @@ def view(square: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Framing:
-    """The controls of one tab: the picture, and the four sliders that frame the face in it."""
+    """The controls of one tab: the picture, and the four sliders that frame the face in it.
+
+    Attributes:
+        picture: what the visitor chose.
+        sliders: size, across, down and tilt of the square.
+        view: the square.
+        chosen: happens when a picture was chosen and the sliders are back at their start.
+    """
 
     picture: gr.Image
     sliders: list[gr.Slider]
     view: gr.Image
+    chosen: gr.events.Dependency
 
     @property
     def inputs(self) -> list[gr.components.Component]:
@@ -177,18 +186,30 @@ def build_framing(
                 _slider("Up – down", "down", 0),
                 _slider("Tilt (degrees)", "tilt", 0),
             ]
-    framing = Framing(picture, sliders, seen)
-    _keep_up_to_date(framing, view if rings else enlarged)
-    return framing
+    chosen = _keep_up_to_date(picture, sliders, seen, view if rings else enlarged)
+    return Framing(picture, sliders, seen, chosen)
 
 
-def _keep_up_to_date(framing: Framing, show: Callable[[Image.Image], Image.Image]) -> None:
-    @speaks_plainly
-    def look(
-        upload: dict[str, Any] | None, size: float, across: float, down: float, tilt: float
-    ) -> Image.Image | None:
-        return show(frame_upload(upload, size, across, down, tilt)) if upload else None
+def look(
+    show: Callable[[Image.Image], Image.Image], upload: dict[str, Any] | None, *frame: float
+) -> Image.Image | None:
+    """The square of an upload as `show` draws it; a bad file is told, and leaves no square."""
+    if not upload:
+        return None
+    try:
+        return show(frame_upload(upload, *frame))
+    except PictureError as error:
+        warn(error)
+        return None
 
+
+def _keep_up_to_date(
+    picture: gr.Image,
+    sliders: list[gr.Slider],
+    seen: gr.Image,
+    show: Callable[[Image.Image], Image.Image],
+) -> gr.events.Dependency:
+    looking = partial(look, show)
     quiet: dict[str, Any] = {
         "preprocess": False,
         "show_progress": "hidden",
@@ -196,18 +217,14 @@ def _keep_up_to_date(framing: Framing, show: Callable[[Image.Image], Image.Image
         "trigger_mode": "always_last",
         **LOOK,
     }
-    sliders = framing.sliders
-    gr.on(
-        [slider.input for slider in sliders] + [slider.release for slider in sliders],
-        look,
-        framing.inputs,
-        framing.view,
-        **quiet,
-    )
+    moved = [slider.input for slider in sliders] + [slider.release for slider in sliders]
+    gr.on(moved, looking, [picture, *sliders], seen, **quiet)
     start = [slider.value for slider in sliders]
-    framing.picture.change(
+    reset = picture.change(
         lambda: start, None, sliders, show_progress="hidden", api_visibility="private"
-    ).then(look, framing.inputs, framing.view, **quiet)
+    )
+    then: gr.events.Dependency = reset.then(looking, [picture, *sliders], seen, **quiet)
+    return then
 
 
 def _slider(label: str, name: str, value: int) -> gr.Slider:

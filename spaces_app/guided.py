@@ -120,7 +120,6 @@ def _recover_for_page(picture: dict[str, Any] | None, *values: Any) -> tuple[Any
     return *shown(recover_square(AFRP, square, wish), strength), edits(square, wish)
 
 
-@speaks_plainly
 def _read(picture: dict[str, Any] | None, *frame: float) -> list[str]:
     """What the classifier reads of the face, for the form."""
     if not picture:
@@ -129,6 +128,14 @@ def _read(picture: dict[str, Any] | None, *frame: float) -> list[str]:
     with processor:
         found = model.decide(model.predict(square))
     return [YES if value else NO for value in found]
+
+
+def _read_chosen(picture: dict[str, Any] | None, *frame: float) -> list[str]:
+    """The same where a picture was just chosen: that it is bad was said by the view of it."""
+    try:
+        return _read(picture, *frame)
+    except PictureError:
+        return _all_open()
 
 
 def _all_open() -> list[str]:
@@ -212,14 +219,13 @@ def _build_wish(name: str) -> gr.Radio:
 
 
 def _fill(framing: Framing, button: gr.Button, wishes: list[gr.Radio]) -> None:
-    gr.on(
-        [framing.picture.change, button.click],
-        _read,
-        framing.inputs,
-        wishes,
-        preprocess=False,
-        show_progress="hidden",
-        api_visibility="private",
-        trigger_mode="always_last",
+    options: dict[str, Any] = {
+        "preprocess": False,
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        "trigger_mode": "always_last",
         **NET,
-    )
+    }
+    # Earlier than that the sliders would still frame the face of the last picture.
+    framing.chosen.then(speaks_plainly(_read_chosen), framing.inputs, wishes, **options)
+    button.click(speaks_plainly(_read), framing.inputs, wishes, **options)

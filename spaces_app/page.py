@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from face_destyle.published import WEIGHTS as TABLE
 from spaces_app.common import (
@@ -24,11 +25,16 @@ from spaces_app.compare import build_compare
 from spaces_app.destylize import build_destylize
 from spaces_app.guided import build_guided
 from spaces_app.photo_and_back import build_photo_and_back
+from spaces_app.sweeping import keep_sweeping, kept_by
 from spaces_app.tiny import build_tiny
 from spaces_app.turned import build_turned
 from spaces_app.whole import build_whole
 
 KEPT_SECONDS = 3600
+SWEEP_SECONDS = 300
+# Gradio keeps about 0.2 MB for each visitor, by default for 10,000 of them. Nothing here lives in
+# a session, so that of somebody who is long away may be forgotten.
+SESSIONS = 300
 STYLESHEET = Path(__file__).parent / "page.css"
 SCRIPT = Path(__file__).parent / "page.js"
 
@@ -48,6 +54,7 @@ class TabRow:
     Attributes:
         title: what the visitor reads.
         id: what it is in the address of the page and in names.
+        purpose: what it is for, a sentence above everything else in it.
         build: lays it out.
         networks: those whose weights must be published.
         portrait_networks: how many networks that take a portrait must be.
@@ -55,6 +62,7 @@ class TabRow:
 
     title: str
     id: str
+    purpose: str
     build: Callable[[], None]
     networks: tuple[str, ...] = ()
     portrait_networks: int = 1
@@ -67,13 +75,58 @@ class TabRow:
 
 
 TABS = (
-    TabRow("Portrait to face", "destylize", build_destylize, (FDNN,)),
-    TabRow("Turned portrait", "turned", build_turned, (IFRP,)),
-    TabRow("With attributes", "guided", build_guided, (AFRP,)),
-    TabRow("Tiny photo", "tiny", build_tiny, (TANN,)),
-    TabRow("Photo and back", "photo-and-back", build_photo_and_back),
-    TabRow("Compare", "compare", build_compare, portrait_networks=2),
-    TabRow("Whole picture", "whole", build_whole),
+    TabRow(
+        "Portrait to face",
+        "destylize",
+        "For a portrait whose face is upright: you frame it by hand, and FDNN recovers the photo.",
+        build_destylize,
+        (FDNN,),
+    ),
+    TabRow(
+        "Turned portrait",
+        "turned",
+        "For a portrait whose face leans or lies off the middle: IFRP finds how, and recovers the "
+        "photo upright.",
+        build_turned,
+        (IFRP,),
+    ),
+    TabRow(
+        "With attributes",
+        "guided",
+        "For a portrait of somebody of whom you know something, such as hair colour or age: AFRP "
+        "takes that into account.",
+        build_guided,
+        (AFRP,),
+    ),
+    TabRow(
+        "Tiny photo",
+        "tiny",
+        "For a photo in which the head is very small and turned away: TANN guesses the frontal "
+        "face.",
+        build_tiny,
+        (TANN,),
+    ),
+    TabRow(
+        "Photo and back",
+        "photo-and-back",
+        "To see how near a recovered face comes to the truth: your photo is painted, recovered, "
+        "and compared with the photo.",
+        build_photo_and_back,
+    ),
+    TabRow(
+        "Compare",
+        "compare",
+        "To see one portrait through every network that takes portraits.",
+        build_compare,
+        portrait_networks=2,
+    ),
+    TabRow(
+        "Whole picture",
+        "whole",
+        "For a picture with one face or several, or for many files: the faces are found for you "
+        "and put back where they were.",
+        build_whole,
+    ),
 )
 
 
@@ -110,6 +163,7 @@ def build_app() -> gr.Blocks:
     with gr.Blocks(
         title="face_destyle: faces behind the paint",
         analytics_enabled=False,
+        # This empties the cache when the server is stopped in peace; else see `sweeping`.
         delete_cache=(KEPT_SECONDS, KEPT_SECONDS),
     ) as app:
         gr.HTML(INTRO)
@@ -117,6 +171,7 @@ def build_app() -> gr.Blocks:
             for row in TABS:
                 if row.is_shown:
                     with gr.Tab(row.title, id=row.id):
+                        gr.Markdown(row.purpose, elem_classes=["hint", "purpose"])
                         row.build()
         gr.HTML(_footer())
     return app.queue(max_size=32)
@@ -156,14 +211,17 @@ def theme() -> gr.themes.Base:
 
 
 def launch(app: gr.Blocks | None = None, **options: Any) -> tuple[Any, str, str]:
-    """Serve the page.
+    """Serve the page, and delete what its visitors leave behind.
 
     Args:
         app: what `build_app` returns; built where it is None.
         options: passed on to `gr.Blocks.launch`, before the page's own.
     """
-    return (app or build_app()).launch(
+    app = app or build_app()
+    keep_sweeping(Path(get_upload_folder()), KEPT_SECONDS, kept_by(app), SWEEP_SECONDS)
+    return app.launch(
         **{
+            "state_session_capacity": SESSIONS,
             "theme": theme(),
             "css_paths": STYLESHEET,
             "js": SCRIPT.read_text(),

@@ -1,16 +1,20 @@
 """The tab in which a photo becomes a portrait, the portrait a photo again: both are measured."""
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from face_destyle import images, metrics
+from face_destyle.published import WEIGHTS as TABLE
+from face_destyle.recovery import upright
 from spaces_app.batching import processor
 from spaces_app.common import (
     FDNN,
     NET,
+    TITLES,
     card_link,
     check_choice,
     hand_out,
@@ -20,10 +24,8 @@ from spaces_app.common import (
     stylizer,
 )
 from spaces_app.framing import build_framing, frame_upload
-from spaces_app.results import build_face, build_network_choice, recover_square
+from spaces_app.results import Outcome, build_face, build_network_choice, recover_square
 
-# `fdnn` learnt from portraits after the first artwork, by another network, and from none after the
-# others.
 STYLES = [
     ("The Scream, Munch", "style-the-scream"),
     ("The Starry Night, van Gogh", "style-starry-night"),
@@ -54,9 +56,31 @@ def photo_and_back(
         weights: the name of the published network that recovers the face.
 
     Returns:
-        The photo as the networks see it, the portrait, the recovered face (PNG, 128 x 128),
-        and a table of PSNR and SSIM to the photo.
+        The photo, the portrait, the recovered face (PNG, 128 x 128), and a table of PSNR and SSIM
+        to the photo. Photo and portrait are turned upright where the network turns the portrait.
     """
+    trip = _travel(picture, style, size, across, down, tilt, weights)
+    return _parts(trip, style)
+
+
+@dataclass(frozen=True)
+class _Trip:
+    """The photo in the frame of the recovered face, what became of it, and how long that took."""
+
+    photo: Image.Image
+    outcome: Outcome
+    seconds: float
+
+
+def _travel(
+    picture: dict[str, Any] | None,
+    style: str,
+    size: float,
+    across: float,
+    down: float,
+    tilt: float,
+    weights: str,
+) -> _Trip:
     check_choice("style", style, [name for _, name in STYLES])
     check_choice("weights", weights, portrait_networks())
     square = frame_upload(picture, size, across, down, tilt)
@@ -64,13 +88,23 @@ def photo_and_back(
     photo = square.resize((side, side), Image.Resampling.LANCZOS)
     network = stylizer(style)
     with processor:
+        start = time.perf_counter()
         portrait = network.stylize(photo, side)
-    face = recover_square(weights, portrait).face
+        seconds = time.perf_counter() - start
+    outcome = recover_square(weights, portrait)
+    # The face is in the frame that the network found: only there can it be compared.
+    alignment = None if outcome.alignment is None else outcome.alignment.float().cpu()
+    (framed,) = upright(images.to_tensor([photo], side), alignment)
+    return _Trip(framed, outcome, seconds + outcome.seconds)
+
+
+def _parts(trip: _Trip, style: str) -> tuple[Image.Image, str, str, str]:
+    outcome = trip.outcome
     return (
-        photo,
-        hand_out(portrait, style, f"portrait-{style}"),
-        hand_out(face, weights, f"recovered-{weights}"),
-        score_table(photo, portrait, face),
+        trip.photo,
+        hand_out(outcome.seen, style, f"portrait-{style}"),
+        hand_out(outcome.face, outcome.weights, f"recovered-{outcome.weights}"),
+        score_table(trip.photo, outcome),
     )
 
 
@@ -78,24 +112,46 @@ def photo_and_back(
 def _photo_and_back_for_page(
     picture: dict[str, Any] | None, style: str, *frame: Any
 ) -> tuple[Any, ...]:
-    start = time.perf_counter()
-    result = photo_and_back(picture, style, *frame)
-    seconds = time.perf_counter() - start
+    trip = _travel(picture, style, *frame)
     painted = f"The portrait is by [{style}]({card_link(style)}). "
-    return *result, note(frame[-1], seconds, (images.FACE_SIDE,) * 2, painted)
+    text = note(trip.outcome.weights, trip.seconds, trip.outcome.face.size, painted)
+    return *_parts(trip, style), text
 
 
-def score_table(photo: Image.Image, portrait: Image.Image, face: Image.Image) -> str:
+def score_table(photo: Image.Image, outcome: Outcome) -> str:
     """A Markdown table: how near portrait and recovered face are to the photo, all 128 x 128."""
     side = images.FACE_SIDE
+    portrait, face = outcome.seen, outcome.face
+    turned = outcome.alignment is not None
+    compared, shown = (", turned upright", "turned upright") if turned else ("", "as it is")
     fake = images.to_tensor([portrait, face], side)
     real = images.to_tensor([photo, photo], side)
     psnr, ssim = metrics.psnr(fake, real).tolist(), metrics.ssim(fake, real).tolist()
     return (
-        "| compared with the photo | PSNR (dB) | SSIM |\n|:--|--:|--:|\n"
-        f"| portrait, as it is | {psnr[0]:.1f} | {ssim[0]:.2f} |\n"
+        f"| compared with the photo{compared} | PSNR (dB) | SSIM |\n|:--|--:|--:|\n"
+        f"| portrait, {shown} | {psnr[0]:.1f} | {ssim[0]:.2f} |\n"
         f"| **recovered face** | **{psnr[1]:.1f}** | **{ssim[1]:.2f}** |"
     )
+
+
+def known_styles() -> str:
+    """Which of the artworks each network has learnt from, as its figures say."""
+    return " ".join(filter(None, map(_known_to, portrait_networks())))
+
+
+def _known_to(weights: str) -> str:
+    rows = TABLE[weights].figures().get("styles", {})
+    # The figures call `style-the-scream` `the_scream`.
+    keys = {title: name.removeprefix("style-").replace("-", "_") for title, name in STYLES}
+    if not all(key in rows for key in keys.values()):
+        return ""
+    learnt = [title for title, key in keys.items() if rows[key]["seen"]]
+    if len(learnt) == len(keys):
+        return f"{TITLES[weights]} has learnt from portraits after all of these artworks."
+    if not learnt:
+        return f"All of these artworks are new to {TITLES[weights]}."
+    named = ", ".join(title.partition(",")[0] for title in learnt)
+    return f"{TITLES[weights]} has learnt from portraits after {named}; the others are new to it."
 
 
 def build_photo_and_back() -> None:
@@ -109,15 +165,14 @@ def build_photo_and_back() -> None:
                 STYLES,
                 value=STYLES[0][1],
                 label="Paint it in the manner of",
-                info="FDNN has learnt from another network's portraits after The Scream; the other "
-                "three artworks are new to it.",
+                info=known_styles() or None,
                 elem_id="style",
             )
             network = build_network_choice("back")
             button = gr.Button("Paint it and recover it", variant="primary", elem_id="back-run")
         with gr.Column(min_width=300):
             with gr.Row(elem_classes="triple"):
-                photo = build_face("Photo", "back-photo", "The photo as the network sees it")
+                photo = build_face("Photo", "back-photo", "The photo in the frame of the face")
                 portrait = build_face(
                     "Portrait",
                     "back-portrait",

@@ -1,6 +1,5 @@
 """What a recovery tab shows: the face laid over the portrait, how much of each, a note, a file."""
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from face_destyle import PictureError, images
 from face_destyle.attributes import UNKNOWN, Vector
 from face_destyle.recovery import upright
 from spaces_app.batching import recover_one
-from spaces_app.common import NET, TITLES, hand_out, note, portrait_networks, recoverer
+from spaces_app.common import NET, SUITS, TITLES, hand_out, note, portrait_networks, recoverer
 
 SIDE = images.FACE_SIDE
 Payload = Any  # what Gradio passes and takes without its own conversions
@@ -27,7 +26,7 @@ class Outcome:
         seen: what it saw, 128 x 128 RGB, turned upright where the network did so.
         face: what it made of it, 128 x 128 RGB.
         alignment: `(1, 2, 3)`, frame -> input, or None where a network does not align.
-        seconds: how long it took.
+        seconds: how long the network ran.
     """
 
     weights: str
@@ -58,12 +57,10 @@ def recover_square(weights: str, square: Image.Image, attributes: Vector = UNKNO
     model = recoverer(weights)
     parameter = next(model.parameters())
     portrait = images.to_tensor([square], model.input_size).to(parameter)
-    start = time.perf_counter()
     out = recover_one(model, portrait, attributes)
-    seconds = time.perf_counter() - start
     face = images.to_picture(out.photo[0])
     (seen,) = upright(portrait, out.alignment)
-    return Outcome(weights, seen, face, out.alignment, seconds)
+    return Outcome(weights, seen, face, out.alignment, out.seconds)
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def build_comparison(prefix: str, label: str, classes: str) -> gr.ImageSlider:
     )
 
 
-def build_strength(prefix: str) -> gr.Slider:
+def build_strength(prefix: str, info: str | None = None) -> gr.Slider:
     """How much of the recovered face is seen."""
     return gr.Slider(
         0,
@@ -124,6 +121,7 @@ def build_strength(prefix: str) -> gr.Slider:
         value=1,
         step=0.05,
         label="Strength (0 the input, 1 the recovered face)",
+        info=info,
         buttons=[],
         elem_id=f"{prefix}-strength",
         elem_classes="strength",
@@ -139,7 +137,7 @@ def build_network_choice(prefix: str) -> gr.Radio:
     """Which published network recovers the face; hidden where there is one."""
     names = portrait_networks()
     return gr.Radio(
-        [(TITLES[name], name) for name in names],
+        [(f"{TITLES[name]}: {SUITS[name]}", name) for name in names],
         value=names[0],
         label="Recover it with",
         visible=len(names) > 1,

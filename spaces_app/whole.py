@@ -11,6 +11,7 @@ from face_destyle.faces import Face, find_faces
 from spaces_app.common import (
     FDNN,
     LONG,
+    LOOK,
     check_choice,
     hand_out,
     note,
@@ -18,6 +19,7 @@ from spaces_app.common import (
     read_upload,
     recoverer,
     speaks_plainly,
+    warn,
 )
 from spaces_app.files import build_files
 from spaces_app.framing import build_examples, build_picture
@@ -58,24 +60,41 @@ def recover_whole(
         and the recovered faces alone, as pairs of a PNG, 128 x 128, and a caption.
     """
     whole = read_upload(picture)
-    recovery = _recover(whole, weights, face, match_colour, strength)
+    _check(weights, strength)
+    found = _find_some(whole)
+    if face not in range(len(found) + 1):
+        raise PictureError(f"face must be a whole number from 0 (all) to {len(found)}")
+    recovery, _ = _recover(whole, _chosen(found, face), weights, match_colour, strength)
     return hand_out(recovery.picture, weights, f"picture-{weights}"), _faces(recovery, weights)
 
 
-def _recover(
-    whole: Image.Image, weights: str, face: float, match_colour: bool, strength: float
-) -> Recovery:
+def _check(weights: str, strength: float) -> None:
     check_choice("weights", weights, portrait_networks())
     if not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise PictureError("strength must be a number from 0 to 1")
-    found = find_faces(whole)
+
+
+def _find_some(whole: Image.Image) -> list[Face]:
+    found = list(find_faces(whole))
     if not found:
         raise PictureError(NO_FACE)
-    if face not in range(len(found) + 1):
-        raise PictureError(f"face must be a whole number from 0 (all) to {len(found)}")
-    chosen = [found[int(face) - 1]] if face else found
-    recovery = FaceRecovery(recoverer(weights), lambda _: chosen)
-    return recovery(whole, strength=strength, match_colour=bool(match_colour), max_faces=MOST_FACES)
+    return found
+
+
+def _chosen(found: list[Face], face: float) -> list[Face]:
+    return [found[int(face) - 1]] if face else found
+
+
+def _recover(
+    whole: Image.Image, faces: list[Face], weights: str, match_colour: bool, strength: float
+) -> tuple[Recovery, float]:
+    """Recover these faces; also how many seconds that took, without the loading of the network."""
+    recovery = FaceRecovery(recoverer(weights), lambda _: faces)
+    start = time.perf_counter()
+    recovered = recovery(
+        whole, strength=strength, match_colour=bool(match_colour), max_faces=MOST_FACES
+    )
+    return recovered, time.perf_counter() - start
 
 
 def _faces(recovery: Recovery, weights: str) -> list[tuple[str, str]]:
@@ -115,13 +134,15 @@ def preview(picture: Image.Image) -> Image.Image:
 
 @speaks_plainly
 def _find(upload: dict[str, Any] | None) -> tuple[Any, Any, str]:
-    everything = gr.Radio([("All faces", 0)], value=0)
+    nothing = None, gr.Radio([("All faces", 0)], value=0), ""
     if not upload:
-        return None, everything, ""
-    whole = read_upload(upload)
-    found = find_faces(whole)
-    if not found:
-        raise PictureError(NO_FACE)
+        return nothing
+    try:
+        whole = read_upload(upload)
+        found = _find_some(whole)
+    except PictureError as error:
+        warn(error)
+        return nothing  # the boxes and numbers of the last picture are not those of this one
     numbers = [(f"Face {number}", number) for number in range(1, min(len(found), MOST_FACES) + 1)]
     count = "One face was found." if len(found) == 1 else f"{len(found)} faces were found."
     return numbered(whole, found), gr.Radio([("All faces", 0), *numbers], value=0), count
@@ -129,12 +150,14 @@ def _find(upload: dict[str, Any] | None) -> tuple[Any, Any, str]:
 
 @speaks_plainly
 def _recover_for_page(
-    upload: dict[str, Any] | None, weights: str, *choices: Any
+    upload: dict[str, Any] | None, weights: str, face: float, match_colour: bool, strength: float
 ) -> tuple[Any, ...]:
     whole = read_upload(upload)
-    start = time.perf_counter()
-    recovery = _recover(whole, weights, *choices)
-    seconds = time.perf_counter() - start
+    _check(weights, strength)
+    found = _find_some(whole)
+    if face not in range(len(found) + 1):
+        face = 0  # chosen for the last picture, before the faces of this one were shown
+    recovery, seconds = _recover(whole, _chosen(found, face), weights, match_colour, strength)
     path = hand_out(recovery.picture, weights, f"picture-{weights}")
     text = note(weights, seconds, recovery.picture.size, f"{recovery.message} ")
     button = gr.DownloadButton(value=path, interactive=True)
@@ -153,7 +176,7 @@ def build_whole() -> None:
             match = gr.Checkbox(
                 True, label="Match the colours of the surroundings", elem_id="whole-match"
             )
-            strength = build_strength("whole")
+            strength = build_strength("whole", "Press the button to see another strength.")
             button = gr.Button("Recover the faces", variant="primary", elem_id="whole-run")
         with gr.Column(min_width=300):
             comparison = build_comparison("whole", "The picture | The faces recovered", "whole")
@@ -207,6 +230,6 @@ def _build_finder(picture: gr.Image) -> tuple[gr.Image, gr.Radio]:
         show_progress="hidden",
         api_visibility="private",
         trigger_mode="always_last",
-        **LONG,
+        **LOOK,
     )
     return seen, face

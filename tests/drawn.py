@@ -1,11 +1,12 @@
 """Pictures that the tests draw themselves: no photo of anybody is needed."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from face_destyle import images
 
@@ -67,6 +68,35 @@ def _too_large(path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(path, format="PNG")
 
 
+def _much_text(path: Path) -> None:
+    """Small, until its text is unpacked."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "\0" * (images.PNG_TEXT_BYTES + 1), zip=True)
+    face().save(path, format="PNG", pnginfo=info)
+
+
+def _no_number(path: Path) -> None:
+    """A PPM whose width is none."""
+    path.write_bytes(b"P6\n12x 4\n255\n" + bytes(144))
+
+
+def _no_item(path: Path) -> None:
+    """An AVIF file that says it holds a picture and names none."""
+    handler = struct.pack(">I4s8x4s13x", 33, b"hdlr", b"pict")
+    meta = struct.pack(">I4s4x", 12 + len(handler), b"meta") + handler
+    path.write_bytes(struct.pack(">I4s", 32, b"ftyp") + b"avif\0\0\0\0avifmif1miafMA1B" + meta)
+
+
+def _short_marker(path: Path) -> None:
+    """JPEG 2000: it begins with its size, in no bytes."""
+    path.write_bytes(b"\xff\x4f\xff\x51\0\x02")
+
+
+def _postscript(path: Path) -> None:
+    """A program, which PIL would have Ghostscript run."""
+    face().save(path, format="EPS")
+
+
 def _folder(path: Path) -> None:
     path.mkdir()
 
@@ -76,14 +106,24 @@ def _absent(path: Path) -> None:
 
 
 # What cannot be read: the name of the file, how it is made, what the error says of it.
+# All but the last two, which are no files, can be uploaded and stand in a folder of portraits.
 UNREADABLE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "empty": ("empty.png", _empty, "not a picture"),
     "truncated": ("truncated.jpg", _truncated, "truncated"),
     "text": ("text.png", _text, "not a picture"),
+    "postscript": ("postscript.png", _postscript, "not a picture that can be read: give "),
     "too large": ("large.png", _too_large, "more than 50 million pixels"),
+    "much text": ("much-text.png", _much_text, "Decompressed data too large"),
+    "ppm": ("damaged.ppm", _no_number, "cannot be read: invalid literal"),
+    # As it goes wrong, or as no picture at all, by what this Pillow is built with.
+    "avif": ("damaged.avif", _no_item, "be read"),
+    "jpeg 2000": ("damaged.png", _short_marker, "be read"),
     "folder": ("folder.png", _folder, "is a folder"),
     "absent": ("absent.png", _absent, "does not exist"),
 }
+
+
+UNREADABLE_FILES = list(UNREADABLE)[:-2]
 
 
 def unreadable(kind: str, folder: Path) -> Path:

@@ -1,6 +1,8 @@
 """The command line as people use it, in the process and as a process of its own."""
 
+import dataclasses
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -235,6 +237,34 @@ class TestDamagedWeights:
         content = (weights / "model.safetensors").read_bytes()
         (weights / "model.safetensors").write_bytes(content[:-100])
         assert "model.safetensors is damaged" in failure()
+
+
+class TestWhatStdoutCannotSay:
+    def said(self, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+        """By a command, to one that takes ASCII alone."""
+        with monkeypatch.context() as patch:
+            stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+            patch.setattr(sys, "stdout", stdout)
+            assert main(arguments) == 0
+        stdout.seek(0)
+        return stdout.read()
+
+    def test_the_name_of_an_exported_file(
+        self, here: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "face_destyle.onnx_backend.to_onnx", lambda model, path: path.write_bytes(b"new")
+        )
+        said = self.said(monkeypatch, "export", str(small_weights), "-o", "caf\u00e9.onnx")
+        assert said == "caf\\xe9.onnx\n"
+        assert (here / "caf\u00e9.onnx").read_bytes() == b"new"
+
+    def test_what_a_table_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        row = dataclasses.replace(published.WEIGHTS["fdnn"], paper="Caf\u00e9", data="\u2013")
+        monkeypatch.setitem(published.WEIGHTS, "fdnn", row)
+        assert "Caf\\xe9\n" in self.said(monkeypatch, "list")
+        said = self.said(monkeypatch, "info", "fdnn")
+        assert "Caf\\xe9\n" in said and "\\u2013\n" in said
 
 
 class TestTables:

@@ -35,10 +35,10 @@ class Slow(FaceModel):
         return Recovered(2 * portraits, alignment)
 
 
-def together(model: Slow, count: int) -> list[Recovered | Exception]:
+def together(model: Slow, count: int) -> list[batching.Answer | Exception]:
     faces = drawn.faces(count)
 
-    def ask(number: int) -> Recovered | Exception:
+    def ask(number: int) -> batching.Answer | Exception:
         try:
             return batching.recover_one(model, faces[number : number + 1])
         except RuntimeError as error:
@@ -51,7 +51,7 @@ def together(model: Slow, count: int) -> list[Recovered | Exception]:
 def test_each_gets_its_own() -> None:
     model, faces = Slow(), drawn.faces(12)
     for number, answer in enumerate(together(model, 12)):
-        assert isinstance(answer, Recovered)
+        assert isinstance(answer, batching.Answer)
         own = faces[number : number + 1]
         assert torch.equal(answer.photo, 2 * own)
         assert answer.alignment is not None
@@ -69,6 +69,15 @@ def test_one_failure_is_that_of_one_visitor() -> None:
     answers = together(model, 4)
     assert sum(isinstance(answer, RuntimeError) for answer in answers) == 1
     assert not batching._waiting
+
+
+def test_the_wait_is_not_the_time_of_the_network() -> None:
+    face = drawn.faces(1)
+    with ThreadPoolExecutor(1) as pool:
+        with batching.processor:
+            asked = pool.submit(batching.recover_one, Slow(), face)
+            time.sleep(1)
+        assert 0.1 <= asked.result().seconds < 1
 
 
 def test_networks_are_not_mixed() -> None:

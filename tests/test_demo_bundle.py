@@ -42,6 +42,8 @@ def test_the_space_has_what_it_starts_with(written: Path) -> None:
     assert list((written / "spaces_app" / "examples").glob("*.png"))
     assert not list(written.rglob("__pycache__"))
     assert not list(written.rglob("discriminator"))
+    # The page reads from it which styles the weights have seen.
+    assert (written / "cards" / "fdnn" / "metrics.json").is_file()
     assert sum(path.stat().st_size for path in written.rglob("*") if path.is_file()) < 100e6
 
 

@@ -1,5 +1,8 @@
 """The square that a visitor frames, and the examples that lie in the frame."""
 
+from pathlib import Path
+
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,6 +39,20 @@ def test_frame_stays_inside_the_picture() -> None:
             assert square.getextrema() == ((0, 0),) * 3
     with pytest.raises(PictureError, match="size must be"):
         framing.cut_square(picture, float("nan"), 0, 0, 0)
+
+
+def test_a_bad_file_leaves_no_square(
+    tmp_path: Path, portrait_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: told.append(message))
+    good, bad = portrait_file, drawn.unreadable("text", tmp_path)
+    frame = (100, 0, 0, 0)
+    assert framing.look(framing.view, {"path": str(good)}, *frame)
+    assert framing.look(framing.view, None, *frame) is None
+    assert not told
+    assert framing.look(framing.view, {"path": str(bad)}, *frame) is None
+    assert len(told) == 1 and "The file is not a picture that can be read: give " in told[0]
 
 
 def test_view_marks_the_eyes_of_an_aligned_face() -> None:

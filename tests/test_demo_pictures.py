@@ -1,10 +1,12 @@
 """Whole pictures and several files, as a program sees them."""
 
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -94,6 +96,44 @@ def test_no_face_is_a_sentence(client: Client, tmp_path: Path) -> None:
     assert_sentence(str(caught.value))
 
 
+def test_a_picture_without_a_face_clears_the_boxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: told.append(message))
+    seen, face, count = whole._find({"path": str(PORTRAITS)})
+    assert (len(face.choices), count) == (3, "2 faces were found.")
+    assert seen and not told
+    empty = tmp_path / "empty.png"
+    drawn.quarters(200, 120).save(empty)
+    for path in (empty, drawn.unreadable("text", tmp_path), tmp_path / "deleted.png"):
+        seen, face, count = whole._find({"path": str(path)})
+        assert (seen, face.choices, face.value, count) == (None, [("All faces", 0)], 0, "")
+    assert [words.split()[0] for words in told] == ["No", "The", "Your"]
+
+
+def test_a_face_of_the_last_picture_is_all_faces_on_the_page(url: str) -> None:
+    upload = {"path": str(PORTRAITS)}
+    counts = [
+        len(whole._recover_for_page(upload, "fdnn", face, True, 1)[3]) for face in (0, 2, 3, None)
+    ]
+    assert counts == [2, 1, 2, 2]
+
+
+def test_the_note_does_not_count_the_loading_of_the_network(
+    url: str, model: FaceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*_: object) -> FaceModel:
+        time.sleep(2)
+        return model
+
+    monkeypatch.setattr(whole, "recoverer", slowly)
+    picture = images.load_picture(PORTRAITS)
+    start = time.perf_counter()
+    _, seconds = whole._recover(picture, find_faces(picture), "fdnn", True, 1)
+    assert 0 < seconds <= time.perf_counter() - start - 2
+
+
 def test_boxes_are_numbered_where_the_faces_are() -> None:
     picture = images.load_picture(PORTRAITS)
     found = find_faces(picture)
@@ -159,6 +199,15 @@ def test_several_whole_pictures(client: Client, model: FaceModel, tmp_path: Path
     assert difference(entries[PORTRAITS.name], FaceRecovery(model)(PORTRAITS).picture) <= 1
     assert table["data"][0][2] == "2 faces were recovered."
     assert table["data"][1][2].startswith("No face was found")
+
+
+@pytest.mark.parametrize("way", ["faces", "whole"])
+def test_a_deleted_file_does_not_lose_the_others(url: str, tmp_path: Path, way: str) -> None:
+    uploads = [{"path": str(path)} for path in (tmp_path / "deleted.png", PORTRAITS)]
+    path, rows = files.recover_files(uploads, way=way)
+    assert [row[:2] for row in rows] == [["deleted.png", ""], [PORTRAITS.name, PORTRAITS.name]]
+    assert rows[0][2] == "your picture was deleted meanwhile: choose it again"
+    assert path and list(received_zip(path)) == [PORTRAITS.name]
 
 
 def test_nothing_recovered_is_a_table_without_a_zip(client: Client, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from face_destyle import AFRP, FaceModel, images
+from face_destyle import AFRP, FaceModel, PictureError, images
 from face_destyle.attributes import NAMES, UNKNOWN, to_vector, with_attribute
 from face_destyle.models.similarity import similarity, warp
 from spaces_app import guided, results, tiny, turned
@@ -119,6 +119,30 @@ def test_a_wrong_attribute_is_a_sentence(
     with pytest.raises(AppError, match=words) as caught:
         client.predict(handle_file(portrait_file), wish, api_name="/recover_with_attributes")
     assert caught.value.args[0][0].isupper()
+
+
+def test_the_form_is_read_from_the_square_of_the_new_picture() -> None:
+    with demo_site.all_published():
+        fns = demo_site.serve()[0].fns
+    (read,) = [fn for fn in fns.values() if fn.name == "_read_chosen"]
+    look = fns[read.trigger_after]
+    reset = fns[look.trigger_after]
+    assert look.outputs[0].elem_id == "guided-view"
+    assert [event for _, event in reset.targets] == ["change"]
+    assert reset.outputs == read.inputs[1:]  # the sliders
+    (button,) = [fn for fn in fns.values() if fn.name == "_read"]
+    assert [event for _, event in button.targets] == ["click"]
+
+
+def test_a_bad_file_leaves_the_form_open(tmp_path: Path, portrait_file: Path) -> None:
+    frame = (100, 0, 0, 0)
+    bad = {"path": str(drawn.unreadable("text", tmp_path))}
+    assert set(guided._read_chosen(bad, *frame)) == {guided.OPEN}
+    with demo_site.all_published():
+        read = guided._read_chosen({"path": str(portrait_file)}, *frame)
+    assert set(read) <= {guided.YES, guided.NO}
+    with pytest.raises(PictureError):
+        guided._read(bad, *frame)
 
 
 def test_every_edit_changes_what_the_form_says() -> None:

@@ -1,7 +1,11 @@
 """Folders of portraits: names, resuming, records, one broken file among many."""
 
+import dataclasses
 import io
 import json
+import os
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +13,7 @@ import pytest
 from PIL import Image
 
 from face_destyle import PictureError, UserError, folders, images
-from face_destyle.folders import RECORDS, Recoverer, find_portraits, recover_folder
+from face_destyle.folders import RECORDS, Recoverer, find_portraits, read_records, recover_folder
 from tests import drawn
 
 
@@ -103,15 +107,14 @@ class TestRun:
     @pytest.mark.parametrize("size", [1, 3, 16])
     def test_a_broken_file_does_not_stop_the_others(self, size: int, tmp_path: Path) -> None:
         source, output = touch(tmp_path / "in", "a.png", "b.png", "d.png"), tmp_path / "out"
-        for kind in ("empty", "truncated", "text"):
-            drawn.unreadable(kind, source)
+        kinds = [kind for kind in drawn.UNREADABLE_FILES if kind != "too large"]  # it takes long
+        failed = sorted(drawn.unreadable(kind, source).name for kind in kinds)
         summary = recover_folder(source, output, Inverter().recoverer(size=size))
         assert summary.recovered == 3
-        failed = ["empty.png", "text.png", "truncated.jpg"]
         assert [record.file for record in summary.failed] == failed
         assert files(output) == ["a.png", "b.png", "d.png"]
         records = lines(output)
-        assert len(records) == 6
+        assert len(records) == 3 + len(failed)
         assert [name for name in records if records[name]["status"] == "failed"] == failed
         for name in failed:
             assert "output" not in records[name]
@@ -164,6 +167,18 @@ class TestResume:
         assert statuses == {"a.png": "done", "b.png": "skipped", "c.png": "done"}
         assert files(output) == ["a.png", "b.png", "c.png"]
 
+    def test_a_line_that_was_cut_anywhere_is_forgotten(self, tmp_path: Path) -> None:
+        source, output = touch(tmp_path / "in", "a.png", "b.png"), tmp_path / "out"
+        recover_folder(source, output, Inverter().recoverer())
+        content = (output / RECORDS).read_text()
+        first = content.index("\n") + 1
+        for length in range(first, len(content) + 1):
+            (output / RECORDS).write_text(content[:length])
+            whole = length >= len(content) - 1  # but for the end of the line
+            assert set(read_records(output / RECORDS)) == {"a.png", "b.png"} - (
+                set() if whole else {"b.png"}
+            )
+
     def test_an_interrupt_keeps_what_is_done(self, tmp_path: Path) -> None:
         source, output = touch(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
         network = Inverter()
@@ -179,6 +194,33 @@ class TestResume:
         assert set(lines(output)) == {"a.png", "b.png"}
         assert files(output) == ["a.png", "b.png"]
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            pytest.param(
+                os.fsdecode(b"caf\xe9"),
+                marks=pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode there"),
+            ),
+            "caf\u00e9",
+            "a\u2028b\u0085c",  # each ends a line for str.splitlines
+        ],
+    )
+    def test_names_of_all_kinds_are_known_again(self, name: str, tmp_path: Path) -> None:
+        source, output = touch(tmp_path / "in", f"{name}.png", f"{name}/b.png"), tmp_path / "out"
+        (source / f"{name}-bad.png").write_text("no picture")
+        for recovered, present in ((2, 0), (0, 2)):
+            summary = recover_folder(source, output, Inverter().recoverer())
+            assert (summary.recovered, summary.present) == (recovered, present)
+            assert [record.file for record in summary.failed] == [f"{name}-bad.png"]
+            assert "-bad.png is not a picture" in summary.failed[0].error
+            statuses = {file: record["status"] for file, record in lines(output).items()}
+            assert statuses == {
+                f"{name}.png": "done",
+                f"{name}/b.png": "done",
+                f"{name}-bad.png": "failed",
+            }
+        assert files(output) == sorted([f"{name}.png", f"{name}/b.png"])
+
     def test_what_failed_is_tried_again(self, tmp_path: Path) -> None:
         source, output = touch(tmp_path / "in", "a.png"), tmp_path / "out"
         drawn.unreadable("text", source)
@@ -187,6 +229,68 @@ class TestResume:
         summary = recover_folder(source, output, Inverter().recoverer())
         assert (summary.recovered, summary.present, summary.failed) == (1, 1, ())
         assert lines(output)["text.png"]["status"] == "done"
+
+    def test_the_photo_of_another_portrait_is_not_its_own(self, tmp_path: Path) -> None:
+        """q.jpg makes way for q.webp, of somebody else."""
+        source, output = touch(tmp_path / "in", "p.png", "q.jpg"), tmp_path / "out"
+        recover_folder(source, output, Inverter().recoverer())
+        before = (output / "q.png").read_bytes()
+        (source / "q.jpg").unlink()
+        Image.new("RGB", (9, 9), (200, 200, 200)).save(source / "q.webp", lossless=True)
+        for recovered, present in ((1, 1), (0, 2)):
+            summary = recover_folder(source, output, Inverter().recoverer())
+            assert (summary.recovered, summary.present, summary.failed) == (recovered, present, ())
+            assert files(output) == ["p.png", "q.png", "q.webp.png"]
+            assert lines(output)["q.webp"]["output"] == "q.webp.png"
+        assert (output / "q.png").read_bytes() == before
+        with Image.open(output / "q.webp.png") as photo:
+            assert photo.getpixel((4, 4)) == (55, 55, 55)
+
+        summary = recover_folder(source, output, Inverter().recoverer(), overwrite=True)
+        assert (summary.recovered, summary.failed) == (2, ())
+        with Image.open(output / "q.png") as photo:
+            assert photo.getpixel((4, 4)) == (55, 55, 55)
+        records = lines(output)
+        assert set(records) == {"p.png", "q.webp"}  # q.jpg has no photo any more
+        assert records["q.webp"]["output"] == "q.png"
+        assert recover_folder(source, output, Inverter().recoverer()).present == 2
+
+    def test_what_was_only_found_there_is_of_one_portrait_too(self, tmp_path: Path) -> None:
+        source, output = touch(tmp_path / "in", "q.jpg"), tmp_path / "out"
+        recover_folder(source, output, Inverter().recoverer())
+        (output / RECORDS).unlink()  # as by a run that was killed before its first line
+        recover_folder(source, output, Inverter().recoverer())
+        assert lines(output)["q.jpg"]["status"] == "skipped"
+        (source / "q.jpg").rename(source / "q.jpeg")
+        assert recover_folder(source, output, Inverter().recoverer()).recovered == 1
+        assert files(output) == ["q.jpeg.png", "q.png"]
+
+    def test_both_names_are_of_other_portraits(self, tmp_path: Path) -> None:
+        """Nothing that exists is replaced; the others are done."""
+        source, output = touch(tmp_path / "in", "q.jpg", "q.webp.bmp"), tmp_path / "out"
+        recover_folder(source, output, Inverter().recoverer())
+        before = {name: (output / name).read_bytes() for name in ("q.png", "q.webp.png")}
+        (source / "q.jpg").unlink()
+        (source / "q.webp.bmp").unlink()
+        touch(source, "r.png", "q.webp")
+        summary = recover_folder(source, output, Inverter().recoverer())
+        assert [record.file for record in summary.failed] == ["q.webp"]
+        assert "q.webp.png exists; choose another name" in summary.failed[0].error
+        assert files(output) == ["q.png", "q.webp.png", "r.png"]
+        assert {name: (output / name).read_bytes() for name in before} == before
+
+    def test_the_version_is_in_the_records_and_not_in_the_photos(self, tmp_path: Path) -> None:
+        source, output = touch(tmp_path / "in", "a.png"), tmp_path / "out"
+        first, second = (
+            dataclasses.replace(Inverter().recoverer(), version=version) for version in "12"
+        )
+        recover_folder(source, output, first)
+        assert lines(output)["a.png"]["weights"] == "net 1"
+        with Image.open(output / "a.png") as photo:
+            assert photo.text["Weights"] == "net"
+        assert recover_folder(source, output, first).present == 1
+        with pytest.raises(UserError, match="holds results of net 1: choose another folder"):
+            recover_folder(source, output, second)
 
     @pytest.mark.parametrize("other", [("other", ""), ("net", "--strength 0.5")])
     def test_two_networks_do_not_share_a_folder(
@@ -229,6 +333,51 @@ class TestRefused:
         with pytest.raises(UserError, match=r"line 1 of .* is no record of a photo"):
             recover_folder(source, output, Inverter().recoverer())
         assert (output / RECORDS).read_text() == '{"score": 1}\n{"score": 2}\n'
+
+    @pytest.mark.parametrize(
+        "content",
+        ['{"score": 1}\n', '{"score": 1}', '{"file": "a.png"}', "epoch 1", "epoch 1\n", "7", "\n"],
+    )
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_one_line_of_another_program(
+        self, overwrite: bool, content: str, tmp_path: Path
+    ) -> None:
+        source, output = touch(tmp_path / "in", "a.png"), tmp_path / "out"
+        output.mkdir()
+        (output / RECORDS).write_text(content)
+        with pytest.raises(UserError, match=r"line 1 of .* is no record of a photo"):
+            recover_folder(source, output, Inverter().recoverer(), overwrite)
+        assert (output / RECORDS).read_text() == content
+        assert files(output) == []
+
+    @pytest.mark.parametrize("late", [False, True])
+    def test_a_disk_that_is_full_for_the_records(
+        self, late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """At the line itself, or as late as when it is brought to the disk."""
+
+        class Full(io.StringIO):
+            def fail(self, *_: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            writelines = io.StringIO.writelines if late else fail
+            write = io.StringIO.write if late else fail
+            close = flush = fail if late else io.StringIO.close
+
+        whole = Path.open
+
+        def open_full(path: Path, mode: str = "r", **options: object) -> object:
+            return Full() if mode == "a" else whole(path, mode, **options)
+
+        source, output = touch(tmp_path / "in", "a.png"), tmp_path / "out"
+        monkeypatch.setattr(Path, "open", open_full)
+        message = f"{output / RECORDS} cannot be written: No space left on device"
+        with pytest.raises(UserError, match=re.escape(message)):
+            recover_folder(source, output, Inverter().recoverer())
+        monkeypatch.undo()
+        assert files(output) == ["a.png"]
+        summary = recover_folder(source, output, Inverter().recoverer())
+        assert (summary.recovered, summary.present) == (0, 1)
 
 
 class Terminal(io.StringIO):

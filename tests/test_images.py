@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from face_destyle import images
 from face_destyle.errors import PictureError
@@ -42,7 +42,7 @@ def test_unreadable_files_are_named(kind: str, tmp_path: Path) -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("kind", ["empty", "truncated", "text", "too large"])
+@pytest.mark.parametrize("kind", drawn.UNREADABLE_FILES)
 def test_unreadable_bytes(kind: str, tmp_path: Path) -> None:
     content = drawn.unreadable(kind, tmp_path).read_bytes()
     with pytest.raises(PictureError, match=drawn.UNREADABLE[kind][2]):
@@ -76,6 +76,36 @@ def test_damaged_bytes_never_leave_the_one_error() -> None:
                 assert images.load_picture(bytes(content)).mode == "RGB"
             except PictureError as error:
                 assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no\n  such\tbox"), "no such box"),
+        (AssertionError(), "AssertionError"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_whatever_a_decoder_raises_is_one_line(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: object, formats: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(PictureError) as caught:
+        images.load_picture(b"")
+    assert str(caught.value) == f"the file cannot be read: {reason}"
+
+
+def test_a_png_with_megabytes_beside_the_picture(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", "a" * 2_000_000, zip=True)
+    info.add_itxt("XML:com.adobe.xmp", "b" * 2_000_000, zip=True)
+    path = saved(drawn.quarters(), tmp_path / "a.png", pnginfo=info, icc_profile=bytes(2_000_000))
+    loaded = images.load_picture(path)
+    assert corners(loaded) == [RED, GREEN, BLUE, WHITE]
+    assert loaded.info == {}
 
 
 def test_a_name_that_no_file_can_have() -> None:
@@ -262,6 +292,43 @@ def test_a_large_picture_is_reduced_and_turned_right(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(loaded), np.asarray(expected))
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_picture_keeps_every_pixel_where_asked(
+    orientation: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "REDUCED_SIDE", 50)
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    path = saved(drawn.face(size=210).crop((0, 0, 180, 210)), tmp_path / name, exif=exif)
+    with Image.open(path) as opened:
+        turn = images.TURNS.get(orientation)
+        pixels = np.asarray(opened if turn is None else opened.transpose(turn))
+    for source in (path, path.read_bytes(), pixels, Image.fromarray(pixels)):
+        loaded = images.load_picture(source, reduce=False)
+        assert np.array_equal(np.asarray(loaded), pixels)
+        assert max(images.load_picture(source).size) < 210
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_a_large_picture_is_converted_as_a_small_one(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = drawn.face(size=140)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture)[..., 0].astype(np.uint16) * 200)
+    elif mode == "P":
+        picture = picture.quantize(16)
+        picture.info["transparency"] = 3
+    else:
+        picture = picture.convert(mode)
+    if mode in ("LA", "RGBA"):
+        picture.putalpha(drawn.face(1, 140).convert("L"))
+    whole = images.load_picture(picture)
+    monkeypatch.setattr(images, "REDUCED_SIDE", 80)  # 140 is not twice as much
+    assert np.array_equal(np.asarray(images.load_picture(picture)), np.asarray(whole))
+
+
 def test_a_large_picture_with_alpha_stays_small_in_memory(tmp_path: Path) -> None:
     """The costliest picture that is taken: 50 million pixels, transparent."""
     path = tmp_path / "large.png"
@@ -314,6 +381,12 @@ class TestSavePng:
             assert "not a photograph" in opened.text["Generated"]
             assert np.array_equal(np.asarray(opened), np.asarray(portrait))
         assert list(tmp_path.iterdir()) == [path]
+
+    def test_weights_whose_name_is_no_text(self, tmp_path: Path, portrait: Image.Image) -> None:
+        """A folder's name in Latin-1, as Python holds it."""
+        images.save_png(portrait, tmp_path / "out.png", os.fsdecode(b"caf\xe9"))
+        with Image.open(tmp_path / "out.png") as opened:
+            assert opened.text["Weights"] == "caf\\udce9"
 
     def test_existing_file_is_kept(self, tmp_path: Path, portrait: Image.Image) -> None:
         path = tmp_path / "out.png"

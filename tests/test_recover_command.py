@@ -1,5 +1,6 @@
 """`face-destyle recover` beyond one portrait: whole pictures, folders, attributes, ONNX."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -10,7 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from face_destyle import AFRP, FDNN, AFRPConfig, FaceModel, FaceRecovery, FDNNConfig, faces
+from face_destyle import (
+    AFRP,
+    FDNN,
+    AFRPConfig,
+    FaceModel,
+    FaceRecovery,
+    FDNNConfig,
+    faces,
+    images,
+)
 from face_destyle.cli import main
 from face_destyle.folders import RECORDS
 from tests import drawn
@@ -91,6 +101,13 @@ class TestWhole:
         assert difference(picture, expected.picture).max() == 0
         assert difference(picture, two_faces()).max() > 0
         assert picture.text["Weights"] == "small"
+
+    def test_a_large_picture_keeps_its_size(
+        self, here: Path, whole: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(images, "REDUCED_SIDE", 100)
+        assert main(["recover", str(whole), "--whole", "--model", str(weights)]) == 0
+        assert opened("whole-recovered.png").size == two_faces().size
 
     def test_strength_and_colours(self, here: Path, whole: Path, weights: Path) -> None:
         arguments = ["recover", str(whole), "--whole", "--model", str(weights)]
@@ -287,6 +304,15 @@ class TestOnnx:
         expected = FaceModel.from_pretrained(weights).recover(portrait_file)
         assert difference(photo, expected).max() <= 1
         assert photo.text["Weights"] == "small.onnx"
+
+    def test_an_exported_file_is_known_by_its_content(
+        self, here: Path, portraits: Path, file: Path
+    ) -> None:
+        assert main(["recover", str(portraits), "-o", "out", "--model", str(file)]) == 1
+        records = [json.loads(line) for line in (here / "out" / RECORDS).open()]
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert {record["weights"] for record in records} == {f"small.onnx {digest[:8]}"}
+        assert opened("out/a.png").text["Weights"] == "small.onnx"
 
     def test_a_whole_picture(
         self,

@@ -1,6 +1,8 @@
 """A whole picture in, a whole picture out, with a finder that is told where the faces are."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from face_destyle.pasting import Patch, compose, crop, invert, paste
 from tests import drawn
 from tests.test_faces import difference, face_at, placed, weights
 
+ROOT = Path(__file__).parents[1]
 PLACES = placed(1.0, 10, 20, 40), placed(1.5, -20, 230, 90)
 
 
@@ -91,6 +94,38 @@ def test_two_faces_are_recovered_and_the_rest_is_as_it_was() -> None:
     assert [face.score for face in result.faces] == [0.9, 0.9]
     np.testing.assert_allclose(result.faces[0].matrix, PLACES[1])  # the larger
     assert result.message == "2 faces were recovered."
+
+
+def test_a_large_picture_keeps_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "REDUCED_SIDE", 100)
+    picture = two_faces()
+    picture.save(tmp_path / "whole.png")
+    assert images.load_picture(picture).size == (154, 107)
+    for source in (tmp_path / "whole.png", picture, np.asarray(picture)):
+        result = FaceRecovery(White(), finder(PLACES[0]))(source, match_colour=False)
+        assert result.picture.size == picture.size
+        outside = weights(PLACES[0], picture) == 0
+        assert difference(result.picture, picture)[outside].max() == 0
+        assert len(result.faces) == 1
+
+
+def test_a_large_picture_is_in_memory_twice(tmp_path: Path) -> None:
+    """At 4 bytes a pixel; transparent and lying on its side, with a face that fills it."""
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    picture = Image.new("RGBA", (5000, 5000), (255, 0, 0, 0))
+    picture.save(tmp_path / "large.png", compress_level=1, exif=exif)
+    code = (
+        "import sys; from face_destyle import FaceRecovery; from tests.memory import peak\n"
+        "from tests.test_faces import face_at, placed; from tests.test_recovery import White\n"
+        "before = peak()\n"
+        "result = FaceRecovery(White(), lambda _: [face_at(placed(38.0, 0))])(sys.argv[1])\n"
+        "assert result.picture.size == (5000, 5000) and len(result.faces) == 1\n"
+        "print(peak() - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "large.png")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(run.stdout) < 13 * picture.width * picture.height
 
 
 def test_no_seam_at_the_edge_of_a_mask() -> None:

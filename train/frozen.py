@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn import functional as F
 
@@ -208,13 +209,13 @@ class FaceEmbedding(nn.Module):
 
     @classmethod
     def load(cls, source: str | Path) -> "FaceEmbedding":
-        """Load from a path or Hub file, frozen, in eval mode."""
-        from safetensors import safe_open
+        """Load from a path or Hub file, frozen, in eval mode.
 
+        Raises:
+            WeightsError: no such file, no safetensors file, or one of another network.
+        """
         path = find_frozen(source, "a MobileFaceNet face embedding")
-        with safe_open(path, "pt") as file:
-            variant = "insightface" if "fc.bias" in file.keys() else "xiaoccer"  # noqa: SIM118
-        network = cls(variant)
+        network = cls(_variant(path))
         load_weights(network, path)
         return network.requires_grad_(False).eval()
 
@@ -227,6 +228,15 @@ class FaceEmbedding(nn.Module):
             faces = faces[..., 8:104]
         features = self.gdc(self.conv6(self.blocks(self.dw1(self.conv1(faces)))))
         return F.normalize(self.fc_bn(self.fc(features.flatten(1))))
+
+
+def _variant(path: Path) -> str:
+    """Which of `FaceEmbedding.BLOCKS` a file holds."""
+    try:
+        with safe_open(path, "pt") as file:
+            return "insightface" if "fc.bias" in file.keys() else "xiaoccer"  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
 def _template_grid() -> torch.Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Image, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetsError
 from PIL import Image as PILImage
 
 from face_destyle import images
@@ -49,7 +50,7 @@ def load_table(source: str) -> DatasetDict:
         if path.is_dir() and any(path.rglob("*.parquet")):
             files: dict[str, list[str]] = {}
             for file in sorted(path.rglob("*.parquet")):
-                files.setdefault(file.name.split("-")[0], []).append(str(file))
+                files.setdefault(_split_name(file), []).append(str(file))
             return load_dataset("parquet", data_files=files)
         if path.is_dir() and two_folders(path):
             return load_two_folders(path)
@@ -58,9 +59,21 @@ def load_table(source: str) -> DatasetDict:
         if path.exists() or source.startswith((".", "/")):
             raise UserError(f"{source} is no folder: give a folder, parquet files or a Hub id")
         return load_dataset(source)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot load {source}: {first_line}") from error
+    except (OSError, ValueError, DatasetsError) as error:
+        raise UserError(f"cannot load {source}: {_reason(error)}") from error
+
+
+def _split_name(file: Path) -> str:
+    """It is train in train.parquet, train-00000-of-00002.parquet, the Hub's train/0000.parquet."""
+    name = file.stem.split("-")[0]
+    return file.absolute().parent.name if name.isdigit() else name
+
+
+def _reason(error: Exception) -> str:
+    """In one line. `datasets` says only that it failed; the error that stopped it says why."""
+    why = error.__cause__ if isinstance(error, DatasetGenerationError) else None
+    lines = str(why or error).strip().splitlines()
+    return lines[0] if lines else type(why or error).__name__
 
 
 def open_photos(source: str) -> DatasetDict:

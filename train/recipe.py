@@ -137,14 +137,15 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe, with `section.key=value` overrides on top.
 
     Raises:
-        UserError: no such file, no YAML, an unknown key, a value of the wrong type; named.
+        UserError: no such file, no YAML, an unknown key or section, a value of the wrong type;
+            named.
     """
     try:
-        fields = yaml.safe_load(Path(path).read_text())
+        fields = _parse(Path(path).read_text(), str(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text file") from error
     if not isinstance(fields, dict):
         raise UserError(f"{path} holds no mapping")
     for text in overrides or []:
@@ -191,5 +192,19 @@ def _override(fields: dict[str, Any], text: str) -> None:
         raise UserError(f"--set {text}: write section.key=value")
     *sections, last = key.split(".")
     for section in sections:
-        fields = fields.setdefault(section, {})
-    fields[last] = yaml.safe_load(value)
+        inner = fields.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {text}: {section} is {inner!r}, which is no section")
+        fields = inner
+    fields[last] = _parse(value, f"--set {text}")
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a date may have a thirteenth month
+        first_line = " ".join(str(error).splitlines()[:1])
+        problem = getattr(error, "problem", None) or first_line
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark and "\n" in text else ""
+        raise UserError(f"{where} is no YAML{line}: {problem}") from error

@@ -248,6 +248,7 @@ class FDNNDiscriminator(HubModel):
                 layers.append(nn.MaxPool2d(2))
             channels = width
         self.features = nn.Sequential(*layers)
+        self.judge: nn.Module
         if config.full_width:
             self.full = nn.Linear(channels * config.sizes[-1] ** 2, config.full_width)
             self.activation = nn.LeakyReLU(0.2)

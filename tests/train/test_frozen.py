@@ -90,6 +90,18 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         find_frozen("org/name/file.safetensors", "a face embedding")
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 as torch.save begins", bytes(100)])
+@pytest.mark.parametrize("network", [FaceEmbedding, PerceptualNetwork])
+def test_another_kind_of_file_is_refused(
+    network: type[FaceEmbedding | PerceptualNetwork], content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="is damaged or no safetensors file") as raised:
+        network.load(path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     perceptual = made.perceptual_network(tmp_path / "vgg.safetensors")
     with pytest.raises(WeightsError, match="does not fit"):
