@@ -36,10 +36,11 @@ def build_networks(recipe: Recipe, init: str | None) -> tuple[HubModel, HubModel
     Args:
         recipe: which of them; of weights to go on with it is the file that says so.
         init: weights to start from, or None for fresh ones. An AFRP also starts from an IFRP,
-            with a fresh discriminator: that of the IFRP has not seen attributes.
+            with a fresh discriminator: that of the IFRP has not seen attributes. The
+            discriminator is fresh too where the recipe gives it another config.
 
     Raises:
-        UserError: no such weights or types.
+        UserError: no such weights or types, or a generator of another config.
     """
     if not init:
         return build(recipe.model), build(recipe.discriminator)
@@ -51,7 +52,16 @@ def build_networks(recipe: Recipe, init: str | None) -> tuple[HubModel, HubModel
             f"{init} holds a {source.model_type} network and the recipe says {recipe.model.type}: "
             f"--set model.type={source.model_type} and the discriminator.type of its recipe"
         )
-    return source, HubModel.from_pretrained(init, subfolder="discriminator").train()
+    if recipe.model.config and build(recipe.model).config != source.config:
+        raise UserError(
+            f"{init} holds a {recipe.model.type} of another config: leave out model.config"
+        )
+    judge = HubModel.from_pretrained(init, subfolder="discriminator").train()
+    if recipe.discriminator.config:
+        wanted = build(recipe.discriminator)
+        if (wanted.model_type, wanted.config) != (judge.model_type, judge.config):
+            return source, wanted
+    return source, judge
 
 
 def afrp_from(source: IFRP, config: NetworkConfig) -> AFRP:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,24 @@ def test_a_run_starts_from_given_weights(tmp_path: Path, data: Path) -> None:
     continued = Trainer(recipe, Accelerator(cpu=True), init=str(weights))
     state = HubModel.from_pretrained(weights).state_dict()
     assert all(torch.equal(v, state[k]) for k, v in continued.generator.state_dict().items())
+
+
+def test_another_discriminator_than_that_of_the_weights_is_fresh(
+    tmp_path: Path, data: Path
+) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, data))
+    trainer = Trainer(recipe, Accelerator(cpu=True))
+    trainer.export(tmp_path / "weights")
+    init = str(tmp_path / "weights")
+    wanted = replace(recipe.discriminator, config=recipe.discriminator.config | {"full_width": 0})
+    other = Trainer(replace(recipe, discriminator=wanted), Accelerator(cpu=True), init)
+    assert other.discriminator.config.full_width == 0
+    same = Trainer(recipe, Accelerator(cpu=True), init).discriminator.state_dict()
+    state = trainer.discriminator.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in same.items())
+    wider = replace(recipe.model, config=recipe.model.config | {"tail_width": 24})
+    with pytest.raises(UserError, match=r"another config: leave out model\.config"):
+        Trainer(replace(recipe, model=wider), Accelerator(cpu=True), init)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, data: Path) -> None:
