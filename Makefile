@@ -48,7 +48,9 @@ clean:
 $(BIN)/python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 	    { echo "$(PYTHON) is older than Python 3.11: give a newer one, make PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@# What venv leaves where it fails has a Python but no pip, and would be taken for whole.
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "No environment was made; on Debian and Ubuntu, apt install python3-venv."; exit 1; }
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing; the first time this takes a few minutes."

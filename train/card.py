@@ -12,14 +12,15 @@ from face_destyle.errors import UserError
 from face_destyle.models.base import WEIGHTS_FILE
 from face_destyle.published import Published
 from train import classify, obedience
-from train.evaluate import table
+from train.evaluate import MEASURES, table
 from train.frozen import sha256
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Photo sets of the table of published weights that are on the Hub too.
 DATASETS = {"CelebA": "flwrlabs/celeba"}
 OBEDIENCE_FILE = "obedience.json"
-MEASURES = {"psnr": "{:.2f}", "ssim": "{:.3f}", "identity": "{:.3f}", "rank1": "{:.1%}"}
+# The columns of the smaller tables.
+SHOWN = ("psnr", "ssim", "identity", "rank1")
 
 
 def card_data(
@@ -38,6 +39,9 @@ def card_data(
             task_type="image-to-image",
             dataset_type="aligned-face-portraits",
             dataset_name=f"stylized test photos, {group} styles",
+            # What is the same but for its name is merged into one.
+            dataset_config=f"{group} styles",
+            dataset_split="test",
             metric_type=measure,
             metric_name=measure.upper(),
             metric_value=figures["recovered"][measure],
@@ -60,6 +64,11 @@ def card_data(
     )
 
 
+def told(figures: dict[str, float], measures: tuple[str, ...] = SHOWN) -> list[str]:
+    """Figures as the cells of a table; "-" for what was not measured."""
+    return [MEASURES[m].format(figures[m]) if m in figures else "-" for m in measures]
+
+
 def beside_table(others: dict[str, Path]) -> str:
     """Means of other evaluations as a Markdown table."""
     lines = [
@@ -72,8 +81,7 @@ def beside_table(others: dict[str, Path]) -> str:
         content = json.loads(path.read_text())
         means, cells = content["means"], [str(content["photos"])]
         for group in ("seen", "unseen"):
-            found = means[group]["recovered"]
-            cells += [f"{found['psnr']:.2f}", f"{found['ssim']:.3f}", f"{found['identity']:.3f}"]
+            cells += told(means[group]["recovered"], SHOWN[:3])
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -91,7 +99,7 @@ def groups_table(metrics: dict[str, Any]) -> str:
         for name, row in groups.items():
             cells = [str(row["photos"])]
             for half in halves:
-                cells += [text.format(row[half][m]) for m, text in MEASURES.items()]
+                cells += told(row[half])
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines[1:])
 
@@ -103,10 +111,15 @@ def change_table(before: dict[str, Any], after: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for style, row in after["styles"].items():
-        old, new = before["styles"][style]["recovered"], row["recovered"]
-        cells = [f"{t.format(old[m])} -> {t.format(new[m])}" for m, t in MEASURES.items()]
+        old, new = (told(one["recovered"]) for one in (before["styles"][style], row))
+        cells = [f"{a} -> {b}" for a, b in zip(old, new, strict=True)]
         lines.append(f"| {style} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def measures_people(metrics: dict[str, Any]) -> bool:
+    """Whether identity and rank-1 were measured, which need a face embedding."""
+    return all("identity" in row["recovered"] for row in metrics["styles"].values())
 
 
 def read_metrics(folder: Path, name: str = "metrics.json") -> dict[str, Any]:
@@ -159,6 +172,7 @@ def write_card(row: Published, folder: Path, others: dict[str, Path], notes: str
     metrics, tag = read_metrics(folder), "image-to-image"
     if isinstance(network, Stylizer):
         template = "stylizer.md"
+        facts["has_recipe"] = (folder / "recipe.yaml").is_file()
         facts["artwork"] = row.data.split(";")[0].removesuffix(" (public domain)")
     elif not metrics:
         command = "classify" if isinstance(network, AttributeClassifier) else "evaluate"
@@ -181,6 +195,7 @@ def _recovery_facts(
     return {
         "study": study(network),
         "metrics": metrics,
+        "people": measures_people(metrics),
         "table": table(metrics),
         "groups": groups_table(metrics),
         "obeyed": obeyed,
@@ -208,6 +223,7 @@ def write_finetuned_card(
         **_facts(row, network, folder),
         study=study(network),
         metrics=metrics,
+        people=measures_people(metrics),
         base=base,
         artwork=artwork,
         repo=row.repo_id,

@@ -1,11 +1,13 @@
 """The one table of figures, for our weights and for the rivals.
 
+    python -m train.evaluate --weights cards/fdnn --data TEST_PAIRS
     python -m train.evaluate --weights cards/fdnn --data TEST_PAIRS \
         --embedding mobilefacenet_xiaoccer.safetensors --out cards/fdnn/metrics.json
 
 Every figure is taken on 8-bit RGB in the aligned frame: PSNR on RGB, SSIM (Gaussian 11 x 11,
 sigma 1.5) and FSIM on luma, identity as the cosine of face embeddings, and rank-1 retrieval with
-the recovered face as the query and all true test photos as the gallery.
+the recovered face as the query and all true test photos as the gallery. Without a face embedding
+the last two are not measured.
 
 Portraits that are turned (train.stylize --turns, --angles) are given as they are. Of a network
 that says how it found them, that is held against the truth, in groups of true angles.
@@ -35,7 +37,15 @@ from train.frozen import FaceEmbedding, find_frozen, sha256
 from train.groups import group_figures, people
 from train.memory import keep_freed_memory
 
-MEASURES = ("psnr", "ssim", "fsim", "identity", "rank1")
+# What is measured, and how the table tells it; the last two need a face embedding.
+MEASURES = {
+    "psnr": "{:.2f}",
+    "ssim": "{:.3f}",
+    "fsim": "{:.3f}",
+    "identity": "{:.3f}",
+    "rank1": "{:.1%}",
+}
+PIXEL_MEASURES = ("psnr", "ssim", "fsim")
 ERRORS = ("angle_error", "shift_error")
 BATCH = 32
 ANGLES = (0, 15, 30, 45)  # degrees; a portrait is counted with the nearest
@@ -113,13 +123,14 @@ class TestSet:
 
 @torch.inference_mode()
 def score(
-    model: FaceModel, test: TestSet, embedding: FaceEmbedding, name: str
+    model: FaceModel, test: TestSet, embedding: FaceEmbedding | None, name: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Measure every row: `(recovered, as it is)`, each a dict of arrays in their order.
 
-    Of a network that aligns, `recovered` has `angle_error` and `shift_error` too.
+    Of a network that aligns, `recovered` has `angle_error` and `shift_error` too. Without an
+    embedding neither has `identity` and `rank1`.
     """
-    scores: list[dict[str, Any]] = [{m: [] for m in MEASURES[:3]} for _ in range(2)]
+    scores: list[dict[str, Any]] = [{m: [] for m in PIXEL_MEASURES} for _ in range(2)]
     vectors: list[list[torch.Tensor]] = [[], [], []]
     aligned: list[torch.Tensor] = []
     for start in tqdm(
@@ -141,21 +152,30 @@ def score(
             scores[kind]["psnr"].append(metrics.psnr(fake, photos))
             scores[kind]["ssim"].append(metrics.ssim(fake, photos))
             scores[kind]["fsim"].append(likeness[kind])
-            vectors[kind].append(embedding(fake))
-        vectors[2].append(embedding(photos))
-    true = torch.cat(vectors[2])
+        if embedding:
+            for kind, faces in enumerate((recovered, portraits, photos)):
+                vectors[kind].append(embedding(faces))
+    results = [{m: torch.cat(v).numpy() for m, v in figures.items()} for figures in scores]
+    if embedding:
+        embedded = [torch.cat(found) for found in vectors]
+        for kind in range(2):
+            results[kind] |= likeness_of_people(embedded[kind], embedded[2], test)
+    errors = alignment_errors(torch.cat(aligned), test.alignments) if aligned else {}
+    return results[0] | errors, results[1]
+
+
+def likeness_of_people(
+    query: torch.Tensor, true: torch.Tensor, test: TestSet
+) -> dict[str, np.ndarray]:
+    """`identity` and `rank1` of embedded faces `(N, D)` and their true photos, each `(N,)`."""
     # The gallery holds every photo once, though it is there in several styles.
     _, first = np.unique(np.array(test.keys, dtype=str), return_index=True)
     people = torch.from_numpy(np.unique(test.identities, return_inverse=True)[1])
-    results = []
-    for kind in range(2):
-        figures = {m: torch.cat(v).numpy() for m, v in scores[kind].items()}
-        query = torch.cat(vectors[kind])
-        figures["identity"] = metrics.identity_cosine(query, true).numpy()
-        hits = metrics.rank1(query, true[first], people, people[first])
-        results.append(figures | {"rank1": hits.float().numpy()})
-    errors = alignment_errors(torch.cat(aligned), test.alignments) if aligned else {}
-    return results[0] | errors, results[1]
+    hits = metrics.rank1(query, true[first], people, people[first])
+    return {
+        "identity": metrics.identity_cosine(query, true).numpy(),
+        "rank1": hits.float().numpy(),
+    }
 
 
 def feature_similarity(
@@ -211,14 +231,15 @@ def summarize(
 ) -> dict[str, Any]:
     """Means for each style, and over the styles that were and were not trained on."""
     names = np.array(test.styles)
+    measured = [m for m in MEASURES if m in recovered]
     styles: dict[str, dict[str, Any]] = {}
     for name in sorted(set(test.styles), key=lambda n: (n not in seen, n)):
         chosen = names == name
         styles[name] = {
             "seen": name in seen,
             "portraits": int(chosen.sum()),
-            "recovered": {m: round(float(recovered[m][chosen].mean()), 4) for m in MEASURES},
-            "input": {m: round(float(as_is[m][chosen].mean()), 4) for m in MEASURES},
+            "recovered": {m: round(float(recovered[m][chosen].mean()), 4) for m in measured},
+            "input": {m: round(float(as_is[m][chosen].mean()), 4) for m in measured},
         }
     groups = {}
     for group, wanted in (("seen", True), ("unseen", False)):
@@ -226,7 +247,7 @@ def summarize(
         if members:
             groups[group] = {
                 kind: {
-                    m: round(float(np.mean([row[kind][m] for row in members])), 4) for m in MEASURES
+                    m: round(float(np.mean([row[kind][m] for row in members])), 4) for m in measured
                 }
                 for kind in ("recovered", "input")
             }
@@ -234,7 +255,10 @@ def summarize(
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The figures as a Markdown table, input -> recovered; a second one on the alignment."""
+    """The figures as a Markdown table, input -> recovered; a second one on the alignment.
+
+    What was not measured is "-".
+    """
     lines = [
         "| style | | PSNR (dB) | SSIM | FSIM | identity | rank-1 |",
         "|---|---|---|---|---|---|---|",
@@ -244,9 +268,8 @@ def table(summary: dict[str, Any]) -> str:
     for name, kind, row in rows:
         before, after = row["input"], row["recovered"]
         cells = [
-            f"{before['psnr']:.2f} -> {after['psnr']:.2f}",
-            *(f"{before[m]:.3f} -> {after[m]:.3f}" for m in ("ssim", "fsim", "identity")),
-            f"{before['rank1']:.1%} -> {after['rank1']:.1%}",
+            f"{text.format(before[m])} -> {text.format(after[m])}" if m in after else "-"
+            for m, text in MEASURES.items()
         ]
         lines.append(f"| {name} | {kind} | {' | '.join(cells)} |")
     if "alignment" in summary:
@@ -289,7 +312,7 @@ def judge_sha256(weights: str, embedding: str) -> str:
 def evaluate(
     weights: str,
     data: str,
-    embedding: str,
+    embedding: str | None,
     split: str,
     styles: list[str],
     seen: list[str] | None,
@@ -297,12 +320,15 @@ def evaluate(
     variants: int = 1,
     margin: int = 0,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Evaluate one published folder; returns the content of metrics.json and the raw scores."""
+    """Evaluate one published folder; returns the content of metrics.json and the raw scores.
+
+    Without an embedding both are without identity and rank-1.
+    """
     model = FaceModel.from_pretrained(weights)
-    judge_hash = judge_sha256(weights, embedding)
+    judged_by = {"identity_network_sha256": judge_sha256(weights, embedding)} if embedding else {}
     seen = seen_styles(weights) if seen is None else seen
     test = TestSet.open(data, split, styles, limit, variants, margin)
-    judge = FaceEmbedding.load(embedding)
+    judge = FaceEmbedding.load(embedding) if embedding else None
     recovered, as_is = score(model, test, judge, Path(weights).name)
     photos = len(set(test.keys))
     summary = {
@@ -311,7 +337,7 @@ def evaluate(
         "photos": photos,
         "gallery": photos,
         "identities": len(set(test.identities)),
-        "identity_network_sha256": judge_hash,
+        **judged_by,
         "margin": margin,
         **summarize(test, seen, recovered, as_is),
         **summarize_alignment(test, recovered),
@@ -331,7 +357,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", required=True, help="name, folder or Hub id")
     parser.add_argument("--data", required=True, help="pairs: folder, parquet folder or Hub id")
     parser.add_argument(
-        "--embedding", required=True, help="face embedding that took no part in training"
+        "--embedding",
+        help="face embedding that took no part in training (docs/training.md says where one is);\n"
+        "without it identity and rank-1 are not measured",
     )
     parser.add_argument("--split", default="test")
     parser.add_argument("--style", action="append", default=[], help="all where none is given")
@@ -354,6 +382,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"{path} cannot be written: {path.parent} is no folder")
     if given.variants < 1 or min(given.limit, given.margin) < 0:
         raise UserError("--variants starts at 1, --limit and --margin at 0")
+    if given.people and not given.embedding:
+        raise UserError("--people compares identity too: give --embedding")
     summary, raw = evaluate(
         given.weights,
         given.data,

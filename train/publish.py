@@ -13,12 +13,15 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from face_destyle import HubModel
 from face_destyle.errors import UserError
@@ -29,6 +32,7 @@ from train.card import OBEDIENCE_FILE, read_metrics, write_card
 from train.console import one_line_errors
 from train.frozen import sha256
 from train.photos import load_table
+from train.style import public_name
 
 DISCRIMINATOR = "discriminator"
 # What a repository of weights holds.
@@ -44,6 +48,8 @@ PUBLISHED = (
 )
 # httpx in huggingface_hub 1.x, httpx2 in 2.x: what it raises where the Hub is not reached.
 HTTPError = cast(type[Exception], HfHubHTTPError.__mro__[1])
+# The last is how hf_xet, which sends large files, says that it failed.
+FAILURES = (HTTPError, OSError, HFValidationError, RuntimeError)
 # Licences under which changed copies of a photo may be passed on.
 FREE = (
     "cc0-1.0",
@@ -153,6 +159,36 @@ def stage(folder: Path, out: Path) -> list[str]:
     return names
 
 
+@contextmanager
+def hub_errors(repo_id: str, kept: str = "") -> Iterator[None]:
+    """What stops an upload to `repo_id`, as one line; `kept` is added to it.
+
+    Raises:
+        UserError: the Hub refuses or is not reached, or the id is none.
+    """
+    try:
+        yield
+    except FAILURES as error:
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
+            said = (
+                f"the Hub does not let you write to {repo_id}: log in by `hf auth login`, "
+                "or set HF_TOKEN, with a token that may write there"
+            )
+        elif status:
+            said = f"the Hub refuses {repo_id}: {first_line(error)}"
+        elif isinstance(error, HFValidationError):
+            said = f"{repo_id} is not uploaded, give another id: {first_line(error)}"
+        else:
+            said = f"{repo_id} is not uploaded, try again: {first_line(error)}"
+        raise UserError(said + kept) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def push(folder: Path, repo_id: str, tag: str | None) -> str:
     """Upload a packed network to the Hub as one commit, and tag that; returns its address.
 
@@ -161,7 +197,7 @@ def push(folder: Path, repo_id: str, tag: str | None) -> str:
             is taken is found out before anything is uploaded.
     """
     names, api = uploaded(folder), HfApi()
-    try:
+    with hub_errors(repo_id):
         api.create_repo(repo_id, exist_ok=True)
         if tag and tag in {ref.name for ref in api.list_repo_refs(repo_id).tags}:
             raise UserError(f"{repo_id} has a tag {tag} already: give another --tag")
@@ -173,16 +209,6 @@ def push(folder: Path, repo_id: str, tag: str | None) -> str:
         )
         if tag:
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
-    except HfHubHTTPError as error:
-        if error.response.status_code in (401, 403):
-            raise UserError(
-                f"the Hub does not let you write to {repo_id}: log in by `hf auth login`, "
-                "or set HF_TOKEN, with a token that may write there"
-            ) from error
-        raise UserError(f"the Hub refuses {repo_id}: {str(error).splitlines()[0]}") from error
-    except (HTTPError, OSError, HFValidationError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{repo_id} is not uploaded, try again: {first_line}") from error
     return commit.commit_url
 
 
@@ -209,17 +235,28 @@ def push_target(
     return folder, repo, tag
 
 
-def check_may_share(photos: str, licence: str | None) -> None:
-    """Whether portraits of these photos may be published.
+def check_may_share(photos: str, licence: str | None, repo_id: str | None = None) -> None:
+    """Whether portraits of these photos may be published, and, where it is given, at `repo_id`.
 
     Raises:
-        UserError: the licence is not given, not a free one, or the photos come from a set whose
-            terms forbid it.
+        UserError: the licence is not given, not a free one, or not that of the photos' own card;
+            or the photos come from a set whose terms forbid it; or `repo_id` is no id, or nobody
+            is logged in to the Hub.
     """
     if licence is None or licence.lower() not in FREE:
         raise UserError(
             f"the pairs are not uploaded: --licence is {licence}, and passing on changed photos "
             f"needs one of {', '.join(FREE)}"
+        )
+    if repo_id is not None:
+        with hub_errors(repo_id):
+            validate_repo_id(repo_id)
+            HfApi().whoami()
+    declared = own_licences(photos)
+    if declared - {licence.lower()}:
+        raise UserError(
+            f"the pairs are not uploaded: --licence is {licence}, and {photos} is under "
+            f"{' and '.join(sorted(declared))} by its own card"
         )
     names = {photos.lower()}
     for split in load_table(photos).values():
@@ -233,19 +270,55 @@ def check_may_share(photos: str, licence: str | None) -> None:
         )
 
 
+def own_licences(photos: str) -> set[str]:
+    """The licences that a dataset on the Hub declares; none of a folder, or where it is silent.
+
+    Raises:
+        UserError: the Hub does not tell.
+    """
+    if Path(photos).exists() or photos.startswith((".", "/")):
+        return set()
+    try:
+        card = HfApi().dataset_info(photos).card_data
+    except FAILURES as error:
+        raise UserError(
+            f"the pairs are not uploaded: the licence of {photos} cannot be looked up: "
+            f"{first_line(error)}"
+        ) from error
+    declared = (card.license if card else None) or []
+    return {str(one).lower() for one in ([declared] if isinstance(declared, str) else declared)}
+
+
+def variants_told(made: dict[str, Any]) -> tuple[str, str]:
+    """How many portraits there are, and what the number of a variant means, of a stylize.json."""
+    count, each = made["variants"], made.get("each", 0)
+    many = f"portraits of each photo and style: {count}"
+    if each:
+        many = f"portraits of each photo: {count * each}, each variant in {each} of the styles"
+    if made.get("angles"):
+        angles = ", ".join(f"{angle:g}" for angle in made["angles"])
+        turned = f"turned by {angles} degrees in this order, to either side, shifted and scaled"
+        return many, f"painted from the photo {turned}; all strokes are plain"
+    if made.get("misalign"):
+        turned = "turned, shifted and scaled anew for each"
+        return many, f"painted from the photo {turned}; from 1 on the strokes are scaled too"
+    return many, "0 is the plain portrait; in the others the strokes are turned and scaled"
+
+
 def pair_card(folder: Path, licence: str) -> str:
     """The dataset card of a folder of pairs."""
     made = json.loads((folder / "stylize.json").read_text())
+    many, variant = variants_told(made)
     return (
         f"---\nlicense: {licence.lower()}\ntask_categories: [image-to-image]\n"
         "tags: [face-destyle, style-transfer, portraits]\n---\n\n"
         "# Portraits and their photos\n\n"
         "Aligned 128 x 128 face photos and the portraits that style networks made from them, for\n"
         "learning the way back. Made by `python -m train.stylize` of face_destyle.\n\n"
-        f"- photos: {made['photos']} ({licence})\n- styles: {', '.join(made['styles'])}\n"
-        f"- portraits of each photo and style: {made['variants']}\n\n"
+        f"- photos: {public_name(made['photos'])} ({licence})\n"
+        f"- styles: {', '.join(made['styles'])}\n- {many}\n\n"
         "Columns: `portrait`, `photo`, `style`, `identity`, `attributes`, `split`, `photo_key`,\n"
-        "`variant` (0 is the plain portrait; in the others the strokes are turned and scaled),\n"
+        f"`variant` ({variant}),\n"
         "`alignment` (how the face lies in the portrait: a similarity, frame -> portrait, in\n"
         "normalised coordinates), `margin` (real surroundings of the photo, in pixels).\n"
     )
@@ -255,18 +328,20 @@ def push_pairs(folder: Path, repo_id: str, photos: str, licence: str | None) -> 
     """Upload a folder of pairs with its card, if the photos' licence allows it.
 
     Raises:
-        UserError: it does not; nothing has been uploaded.
+        UserError: it does not, or the Hub refuses or is not reached. The pairs stay where they
+            are.
     """
     check_may_share(photos, licence)
     (folder / "README.md").write_text(pair_card(folder, str(licence)))
     api = HfApi()
-    api.create_repo(repo_id, repo_type="dataset", exist_ok=True)
-    api.upload_folder(
-        repo_id=repo_id,
-        repo_type="dataset",
-        folder_path=folder,
-        allow_patterns=["*.parquet", "README.md"],
-    )
+    with hub_errors(repo_id, f"; the pairs stay in {folder}, the same command uploads them"):
+        api.create_repo(repo_id, repo_type="dataset", exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id,
+            repo_type="dataset",
+            folder_path=folder,
+            allow_patterns=["*.parquet", "README.md"],
+        )
 
 
 @one_line_errors

@@ -3,22 +3,26 @@
     python -m train.style --artwork starry_night.jpg --photos PHOTOS \
         --perceptual vgg19_cd16x_5SE.safetensors --out OUT
 
-Content + style + total variation loss on the features of a frozen perceptual network.
+Content + style + total variation loss on the features of a frozen perceptual network. What it was
+given lies beside the weights as recipe.yaml, by which the same network can be made again.
 """
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from tqdm import tqdm
 
 from face_destyle import Stylizer, StylizerConfig, images
 from face_destyle.errors import UserError
+from face_destyle.models.base import weights_file
 from train.console import one_line_errors
-from train.frozen import PerceptualNetwork
+from train.frozen import PerceptualNetwork, find_frozen, sha256
 from train.memory import keep_freed_memory
 from train.photos import Photo, open_photos, read_photos
 
@@ -144,6 +148,27 @@ def train_style(arguments: StyleArguments, bf16: bool = True) -> Stylizer:
     return network.eval()
 
 
+def public_name(source: str) -> str:
+    """What is told of a source: the name of a file or folder without where it lies, or a Hub id."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
+def recipe(arguments: StyleArguments) -> dict[str, Any]:
+    """The content of recipe.yaml: the arguments, files by their name and their hash."""
+    files = {
+        "artwork": Path(arguments.artwork),
+        "perceptual": find_frozen(arguments.perceptual, "the distilled VGG-19"),
+    }
+    if arguments.init:
+        files["init"] = weights_file(arguments.init)
+    found: dict[str, Any] = {}
+    for name, value in asdict(arguments).items():
+        found[name] = public_name(value) if isinstance(value, str) and value else value
+        if name in files:
+            found[f"{name}_sha256"] = sha256(files[name])
+    return found
+
+
 def _read_pool(arguments: StyleArguments) -> torch.Tensor:
     table = open_photos(arguments.photos)
     split = "train" if "train" in table else next(iter(table))
@@ -196,7 +221,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = StyleArguments(
         given.artwork, given.photos, given.perceptual, **{n: getattr(given, n) for n in names}
     )
-    train_style(arguments).save_pretrained(given.out)
+    network, made_by = train_style(arguments), recipe(arguments)
+    network.save_pretrained(given.out)
+    (given.out / "recipe.yaml").write_text(yaml.safe_dump(made_by, sort_keys=False))
     return 0
 
 

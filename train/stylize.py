@@ -314,7 +314,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = _arguments(given)
         if given.push_to_hub:
-            check_may_share(given.photos, given.licence)  # before the work, not after it
+            # Before the work, not after it.
+            check_may_share(given.photos, given.licence, given.push_to_hub)
         skipped = stylize(arguments, given.out)
         if given.push_to_hub:
             # The others wait: one that ends with code 1 would make torchrun end the upload.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
 from face_destyle import AFRP, AttributeClassifier, published
 from face_destyle.attributes import NAMES
@@ -47,6 +48,58 @@ def guided(tmp_path: Path) -> Path:
     means = {"seen": {"recovered": SCORES, "input": SCORES}}
     write(tmp_path, "metrics.json", figures | {"means": means})
     return tmp_path
+
+
+def without_people(folder: Path) -> dict[str, Any]:
+    """The metrics.json of a folder as train.evaluate writes it where no embedding is given."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for row in (*metrics["styles"].values(), *metrics["means"].values()):
+        for kind in ("recovered", "input"):
+            row[kind] = {m: row[kind][m] for m in ("psnr", "ssim", "fsim")}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return metrics
+
+
+def test_a_card_says_what_was_not_measured(guided: Path, tmp_path: Path) -> None:
+    cards.write_card(ROW, guided, {})
+    text = (guided / "README.md").read_text()
+    assert "Rank-1: the share" in text and "not measured" not in text
+    metrics = without_people(guided)
+    unseen = {"unseen": metrics["means"]["seen"]}
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(metrics | {"means": metrics["means"] | unseen}))
+    cards.write_card(ROW, guided, {"rival": other})
+    text = (guided / "README.md").read_text()
+    assert "Identity and rank-1\n(-) were not measured" in text
+    assert "Rank-1: the share" not in text and "took no part in training" not in text
+    assert "| candy | seen | 19.50 -> 19.50 | 0.700 -> 0.700 | 0.800 -> 0.800 | - | - |" in text
+    assert "| rival | 3 | 19.50 | 0.700 | - | 19.50 | 0.700 | - |" in text
+
+
+def test_so_does_that_of_a_fine_tuning(guided: Path) -> None:
+    before = without_people(guided)
+    cards.write_finetuned_card(ROW, guided, "fdnn", "my artwork", before)
+    text = (guided / "README.md").read_text()
+    assert "Identity and rank-1\n(-) were not measured" in text
+    assert "Rank-1: the share" not in text
+    assert "| candy | 19.50 -> 19.50 | 0.700 -> 0.700 | - -> - | - -> - |" in text
+
+
+def test_seen_and_unseen_styles_are_two_results_on_the_hub(guided: Path) -> None:
+    metrics = json.loads((guided / "metrics.json").read_text())
+    unseen = {"recovered": SCORES | {"psnr": 14.25, "ssim": 0.5}, "input": SCORES}
+    metrics["means"]["unseen"] = unseen
+    (guided / "metrics.json").write_text(json.dumps(metrics))
+    cards.write_card(ROW, guided, {})
+    (index,) = ModelCard.load(guided / "README.md").data.to_dict()["model-index"]
+    found = {
+        result["dataset"]["name"]: {m["name"]: m["value"] for m in result["metrics"]}
+        for result in index["results"]
+    }
+    assert found == {
+        "stylized test photos, seen styles": {"PSNR": 19.5, "SSIM": 0.7},
+        "stylized test photos, unseen styles": {"PSNR": 14.25, "SSIM": 0.5},
+    }
 
 
 def obedience() -> dict[str, Any]:

@@ -159,6 +159,33 @@ def test_the_table(parts: dict[str, str], capsys: pytest.CaptureFixture[str]) ->
     assert f"{found['input']['psnr']:.2f} -> {found['recovered']['psnr']:.2f}" in lines[2]
 
 
+def test_without_a_face_embedding(
+    parts: dict[str, str],
+    written: tuple[dict[str, Any], dict[str, np.ndarray]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, scores = tmp_path / "metrics.json", tmp_path / "scores.npz"
+    given = {name: value for name, value in parts.items() if name != "embedding"}
+    assert command(given, "--out", str(out), "--scores", str(scores)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert all(line.endswith(" | - | - |") and line.count("->") == 3 for line in lines[2:])
+    unmeasured = ("identity", "rank1")
+    expected = json.loads(json.dumps(written[0]))
+    del expected["identity_network_sha256"]
+    for row in (*expected["styles"].values(), *expected["means"].values()):
+        for kind in ("recovered", "input"):
+            row[kind] = {m: value for m, value in row[kind].items() if m not in unmeasured}
+    assert json.loads(out.read_text()) == expected
+    with np.load(scores) as file:
+        assert not [name for name in file.files if name.endswith(unmeasured)]
+    # Groups of people are compared by identity too.
+    assert command(given, "--people", "PHOTOS") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "give --embedding" in line
+
+
 def test_narrower(parts: dict[str, str], tmp_path: Path) -> None:
     out, scores = tmp_path / "metrics.json", tmp_path / "scores.npz"
     more = ["--limit", "2", "--style", "posterized", "--out", str(out), "--scores", str(scores)]

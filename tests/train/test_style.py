@@ -1,15 +1,26 @@
 """A few steps of a style network on drawn artwork."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from face_destyle import Stylizer, StylizerConfig, UserError
 from tests import drawn
 from tests.train import made
-from train.frozen import PerceptualNetwork
-from train.style import StyleArguments, StyleLoss, gram, load_artwork, main, train_style
+from train.frozen import PerceptualNetwork, sha256
+from train.style import (
+    StyleArguments,
+    StyleLoss,
+    gram,
+    load_artwork,
+    main,
+    public_name,
+    recipe,
+    train_style,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +61,38 @@ def test_the_saved_folder_is_a_style_network(parts: dict[str, str], tmp_path: Pa
     network = Stylizer.from_pretrained(tmp_path / "out")
     assert network.config == StylizerConfig(style="quarters")
     assert network.stylize(drawn.face()).size == (128, 128)
+
+
+def test_the_recipe_lies_beside_the_weights(parts: dict[str, str], tmp_path: Path) -> None:
+    assert command(parts, tmp_path / "out") == 0
+    found = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())
+    assert found.pop("artwork_sha256") == sha256(Path(parts["artwork"]))
+    assert found.pop("perceptual_sha256") == sha256(Path(parts["perceptual"]))
+    # It says all that was given, and nothing of where that lies on this machine.
+    names = {name: Path(path).name for name, path in parts.items()}
+    assert StyleArguments(**found) == StyleArguments(
+        **names, steps=1, batch_size=1, artwork_side=64
+    )
+    start = replace(short(parts), init=str(tmp_path / "out"))
+    told = recipe(start)
+    assert told["init"] == "out"
+    assert told["init_sha256"] == sha256(tmp_path / "out" / "model.safetensors")
+
+
+def test_what_is_told_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert public_name(f"{tmp_path}/") == tmp_path.name
+    assert public_name("org/photos") == "org/photos"
+    monkeypatch.chdir(tmp_path)
+    assert public_name(".") == tmp_path.name
+
+
+@pytest.mark.parametrize("path", sorted(Path("cards").glob("style-*")), ids=lambda path: path.name)
+def test_published_recipes(path: Path) -> None:
+    found = yaml.safe_load((path / "recipe.yaml").read_text())
+    assert Path(found["artwork"]).stem.replace("_", "-") == path.name.removeprefix("style-")
+    hashes = {name for name in found if name.endswith("_sha256")}
+    assert hashes == {"artwork_sha256", "perceptual_sha256"}
+    StyleArguments(**{name: value for name, value in found.items() if name not in hashes})
 
 
 def test_the_loss_falls(parts: dict[str, str]) -> None:
