@@ -30,3 +30,12 @@ def portrait_file(tmp_path: Path, portrait: Image.Image) -> Path:
     path = tmp_path / "portrait.png"
     portrait.save(path)
     return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder

@@ -18,16 +18,26 @@ from train.losses import IdentityLoss, PerceptualLoss
 from train.recipe import LossConfig, NetworkConfig, Recipe
 
 
-def build(config: NetworkConfig) -> HubModel:
-    """A network with fresh weights.
+def numbers(config: NetworkConfig) -> Any:
+    """The numbers of a network, as its config dataclass.
 
     Raises:
         UserError: no such type, or a config that is not of it.
     """
     if config.type not in REGISTRY:
         raise UserError(f"model type {config.type!r} is unknown; use {', '.join(sorted(REGISTRY))}")
-    klass = REGISTRY[config.type]
-    return klass(config_from_dict(klass.config_class, config.config, f"{config.type} config"))
+    config_class = REGISTRY[config.type].config_class
+    return config_from_dict(config_class, config.config, f"{config.type} config")
+
+
+def build(config: NetworkConfig) -> HubModel:
+    """A network with fresh weights.
+
+    Raises:
+        UserError: as in `numbers`.
+    """
+    found = numbers(config)
+    return REGISTRY[config.type](found)
 
 
 def build_networks(recipe: Recipe, init: str | None) -> tuple[HubModel, HubModel]:
@@ -52,15 +62,14 @@ def build_networks(recipe: Recipe, init: str | None) -> tuple[HubModel, HubModel
             f"{init} holds a {source.model_type} network and the recipe says {recipe.model.type}: "
             f"--set model.type={source.model_type} and the discriminator.type of its recipe"
         )
-    if recipe.model.config and build(recipe.model).config != source.config:
+    if recipe.model.config and numbers(recipe.model) != source.config:
         raise UserError(
             f"{init} holds a {recipe.model.type} of another config: leave out model.config"
         )
     judge = HubModel.from_pretrained(init, subfolder="discriminator").train()
-    if recipe.discriminator.config:
-        wanted = build(recipe.discriminator)
-        if (wanted.model_type, wanted.config) != (judge.model_type, judge.config):
-            return source, wanted
+    wanted = recipe.discriminator
+    if wanted.config and (wanted.type, numbers(wanted)) != (judge.model_type, judge.config):
+        judge = build(wanted)
     return source, judge
 
 
