@@ -13,7 +13,7 @@ can start from its weights.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast, overload
@@ -25,10 +25,11 @@ from torch import nn
 from face_destyle import images
 from face_destyle.attributes import COUNT, Attributes, to_vector
 from face_destyle.errors import UserError
+from face_destyle.models.autoencoder import Level
 from face_destyle.models.base import FaceModel, Recovered
 from face_destyle.models.fdnn import FDNNDiscriminator, FDNNDiscriminatorConfig, FullyConnected
 from face_destyle.models.ifrp import IFRP, IFRPConfig
-from face_destyle.models.layers import ConvBlock
+from face_destyle.models.layers import ConvBlock, DecoderLevel, JoiningBlock
 
 CODES = 2 * COUNT  # a value and a mark of being known for each attribute
 
@@ -159,12 +160,12 @@ class AFRP(IFRP):
         codes = encode_attributes(attributes, portraits)
         features, round_the_code, alignment = self.encode(portraits)
         features = self.code(features, codes) if self.config.bottleneck else self.code(features)
-        levels: list[Callable[[torch.Tensor], torch.Tensor]] = list(self.decoder)
+        levels: list[Level] = list(self.decoder)
         if self.config.modulation:
             widths = [2 * width for width in self.config.decoder_widths]
             changes = self.modulation(codes)[:, :, None, None].split(widths, 1)
             levels = [
-                functools.partial(modulated, cast(nn.Sequential, level), change)
+                functools.partial(modulated, cast(DecoderLevel, level), change)
                 for level, change in zip(levels, changes, strict=True)
             ]
         return Recovered(self.decode(features, round_the_code, levels), alignment)
@@ -265,7 +266,12 @@ def _starting_at_zero(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def modulated(level: nn.Sequential, change: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+def modulated(
+    level: DecoderLevel,
+    change: torch.Tensor,
+    features: torch.Tensor,
+    beside: torch.Tensor | None = None,
+) -> torch.Tensor:
     """A level of the decoder with its map scaled and shifted (Perez et al., FiLM, AAAI 2018).
 
     Between normalization and activation of the first layer: a shift before an instance
@@ -274,11 +280,11 @@ def modulated(level: nn.Sequential, change: torch.Tensor, features: torch.Tensor
     Args:
         level: of `layers.decoder_levels`.
         change: `(N, 2 C, 1, 1)`: how much more than 1 the C channels are scaled, and the shifts.
-        features: `(N, C', S, S)`.
+        features, beside: what the level takes.
     """
-    first = cast(ConvBlock, level[0])
+    first = cast(JoiningBlock, level[0])
     scale, shift = change.chunk(2, 1)
-    features = first.norm(first.conv(features))
+    features = first.norm(first.conv(features, beside))
     features = first.activation(features * (1 + scale) + shift)
     for layer in list(level)[1:]:
         features = layer(features)

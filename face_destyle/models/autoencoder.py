@@ -1,23 +1,39 @@
 """The way from the full layer's map to the photo, which the recovery networks share."""
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from face_destyle.models.base import FaceModel
-from face_destyle.models.layers import ConvBlock, decoder_levels
+from face_destyle.models.layers import Doubling, JoiningBlock, decoder_levels
+
+# A map and, where there is one, what a skip connection brings beside it -> a map.
+Level = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class FaceAutoencoder(FaceModel):
     """A recovery network that paints what its config says of decoder, skips, tail and head."""
 
-    def add_decoder(self, config: Any) -> None:
-        """Make the levels, the layer after the last of them and the head: `painted` ends in it."""
+    config: Any
+
+    def add_decoder(self, transformers: Mapping[str, nn.Module] | None = None) -> None:
+        """Make the levels, the layer after the last of them and the head: `decode` ends in it.
+
+        Args:
+            transformers: by the side of a level's map, what aligns it.
+        """
+        config = self.config
         # What a skip connection adds to the channels that each level gives.
         joined = [
             config.skip_width if side in config.skip_sizes else 0 for side in config.decoder_sizes
         ]
+        self.doubling = Doubling()
+        self.decoder_transformers = nn.ModuleDict(transformers)
+        # What is aligned has been doubled for it; the first level takes the map as it comes.
+        doubled = [str(side) in self.decoder_transformers for side in config.decoder_sizes]
+        doubles = [False, *(not already for already in doubled)]
         self.decoder = nn.ModuleList(
             decoder_levels(
                 config.encoder_widths[-1],
@@ -25,15 +41,16 @@ class FaceAutoencoder(FaceModel):
                 config.decoder_kernels,
                 config.decoder_blocks,
                 joined,
+                doubles[:-1],
                 config.norm,
             )
         )
-        self.tail = ConvBlock(
+        self.tail = JoiningBlock(
             config.decoder_widths[-1] + joined[-1],
             config.tail_width,
             config.head_kernel,
-            norm=config.norm,
-            slope=0.0,
+            doubles[-1],
+            config.norm,
         )
         self.head = nn.Conv2d(
             config.tail_width,
@@ -43,6 +60,23 @@ class FaceAutoencoder(FaceModel):
         )
         self.shuffle_out = nn.PixelShuffle(config.head_shuffle)
 
-    def painted(self, features: torch.Tensor) -> torch.Tensor:
-        """What comes after the last level: its map -> the photo, unclamped."""
-        return self.shuffle_out(self.head(self.tail(features)))  # type: ignore[no-any-return]
+    def decode(
+        self,
+        features: torch.Tensor,
+        round_the_code: Mapping[int, torch.Tensor],
+        levels: Iterable[Level],
+    ) -> torch.Tensor:
+        """From the full layer's map to the photo, unclamped.
+
+        Args:
+            features: what the first level takes.
+            round_the_code: by its side, what a skip connection brings.
+            levels: the decoder's, or something around them.
+        """
+        beside = None
+        for level, size in zip(levels, self.config.decoder_sizes, strict=True):
+            features = level(features, beside)
+            if str(size) in self.decoder_transformers:
+                features, _ = self.decoder_transformers[str(size)](self.doubling(features))
+            beside = round_the_code.get(size)
+        return self.shuffle_out(self.head(self.tail(features, beside)))  # type: ignore[no-any-return]

@@ -121,7 +121,7 @@ class FDNN(FaceAutoencoder):
             config.encoder_widths[-1], config.sizes[-1], config.code_rank, config.code_residual
         )
         self.skips = nn.ModuleDict(_skips(config))
-        self.add_decoder(config)
+        self.add_decoder()
 
     def raw(self, portraits: torch.Tensor) -> torch.Tensor:
         """The photo before it is clamped: what the losses see."""
@@ -131,12 +131,7 @@ class FDNN(FaceAutoencoder):
             features = level(features)
             if str(size) in self.skips:
                 round_the_code[size] = self.skips[str(size)](features)
-        features = self.code(features)
-        for level, size in zip(self.decoder, self.config.decoder_sizes, strict=True):
-            features = level(features)
-            if size in round_the_code:
-                features = torch.cat([features, round_the_code[size]], 1)
-        return self.painted(features)
+        return self.decode(self.code(features), round_the_code, self.decoder)
 
     def forward(self, portraits: torch.Tensor) -> Recovered:
         """Recover photos.

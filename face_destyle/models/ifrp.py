@@ -7,7 +7,6 @@ blocks, so that no unaligned, stylized pixel does. A discriminator, used in trai
 the result.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -142,8 +141,7 @@ class IFRP(FaceAutoencoder):
             config.encoder_widths[-1], config.code_size, config.code_rank, config.code_residual
         )
         self.skips = nn.ModuleDict(_skips(config))
-        self.add_decoder(config)
-        self.decoder_transformers = nn.ModuleDict(_decoder_transformers(config))
+        self.add_decoder(_decoder_transformers(config))
 
     def raw(self, portraits: torch.Tensor) -> Recovered:
         """The photo before it is clamped, which is what the losses see, and the alignment."""
@@ -167,21 +165,6 @@ class IFRP(FaceAutoencoder):
             if str(size) in self.skips:
                 round_the_code[size] = self.skips[str(size)](features)
         return self.squeeze(features), round_the_code, alignment
-
-    def decode(
-        self,
-        features: torch.Tensor,
-        round_the_code: dict[int, torch.Tensor],
-        levels: Iterable[Callable[[torch.Tensor], torch.Tensor]],
-    ) -> torch.Tensor:
-        """From the full layer's map to the photo, unclamped, through these levels."""
-        for level, size in zip(levels, self.config.decoder_sizes, strict=True):
-            features = level(features)
-            if str(size) in self.decoder_transformers:
-                features, _ = self.decoder_transformers[str(size)](features)
-            if size in round_the_code:
-                features = torch.cat([features, round_the_code[size]], 1)
-        return self.painted(features)
 
     def forward(self, portraits: torch.Tensor) -> Recovered:
         """Recover photos.

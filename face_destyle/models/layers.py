@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 Norm = Literal["instance", "group", "batch", "none"]
@@ -90,29 +91,112 @@ class Doubling(nn.UpsamplingNearest2d):
             return super().forward(features)
 
 
+class JoiningConv2d(nn.Conv2d):
+    """A convolution of two maps side by side, the first of which may come at half the side.
+
+    Doubled by nearest neighbours a map has each number four times, and a convolution over it
+    multiplies each as often. The transposed convolution with `doubling_kernel` gives the same
+    numbers from 16 products instead of 36 (for a kernel of 3), and no doubled map is ever made.
+
+    Args:
+        in_channels: of both maps together.
+        out_channels: of the result.
+        kernel: odd; the side stays.
+        doubles: whether the first map comes at half the side.
+        bias: as of every convolution.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, doubles: bool, bias: bool = True
+    ):
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias)
+        self.doubles = doubles
+
+    def forward(self, features: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
+        """`(N, C, H, W)`, or of half the side, and `(N, C', H, W)` -> `(N, O, H, W)`."""
+        side = self.kernel_size[0] // 2
+        if not self.doubles:
+            return super().forward(features if beside is None else torch.cat([features, beside], 1))
+        channels = features.shape[1]
+        kernel = doubling_kernel(self.weight[:, :channels])
+        out = F.conv_transpose2d(features, kernel, self.bias, stride=2, padding=side)
+        if beside is not None:
+            out = out + F.conv2d(beside, self.weight[:, channels:], padding=side)
+        return out
+
+
+def doubling_kernel(weight: torch.Tensor) -> torch.Tensor:
+    """The kernel `(I, O, K + 1, K + 1)` that doubles and convolves at once.
+
+    The transposed convolution with it and stride 2 is a nearest-neighbour doubling and then the
+    convolution with `weight` `(O, I, K, K)`.
+    """
+    # A number of the small map stands at 2 x 2 places of the doubled one: four shifted copies.
+    corners = ((0, 1, 0, 1), (1, 0, 0, 1), (0, 1, 1, 0), (1, 0, 1, 0))
+    copies = torch.stack([F.pad(weight, corner) for corner in corners]).sum(0)
+    return copies.flip(2, 3).transpose(0, 1)
+
+
+class JoiningBlock(nn.Module):
+    """A `ConvBlock` on two maps side by side, the first of which may come at half the side."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        doubles: bool,
+        norm: Norm = "instance",
+        slope: float = 0.0,
+    ):
+        super().__init__()
+        self.conv = JoiningConv2d(in_channels, out_channels, kernel, doubles, norm == "none")
+        self.norm = normalization(norm, out_channels)
+        self.activation = nn.LeakyReLU(slope)
+
+    def forward(self, features: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
+        """As `JoiningConv2d.forward`."""
+        return self.activation(self.norm(self.conv(features, beside)))  # type: ignore[no-any-return]
+
+
+class DecoderLevel(nn.Sequential):
+    """A `JoiningBlock`, then layers of one map: `(N, C, S, S)` -> `(N, W, S or 2S, ...)`."""
+
+    def forward(self, features: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
+        """As `JoiningConv2d.forward`; the layers after it take its result."""
+        first, *others = self
+        features = first(features, beside)
+        for layer in others:
+            features = layer(features)
+        return features
+
+
 def decoder_levels(
     channels: int,
     widths: Sequence[int],
     kernels: Sequence[int],
     blocks: Sequence[int],
     joined: Sequence[int],
+    doubles: Sequence[bool],
     norm: Norm,
-) -> list[nn.Sequential]:
-    """The levels of a decoder: `(N, C, S, S)` -> `(N, widths[n], 2S, 2S)` each.
+) -> list[DecoderLevel]:
+    """The levels of a decoder, each of which has maps of twice the side of the one before.
 
-    Each ends in a nearest-neighbour doubling, which leaves no checkerboard.
+    The doubling is by nearest neighbours, which leaves no checkerboard.
 
     Args:
         channels: of the map that the first level takes.
         widths, kernels, blocks: channels, kernel of the first layer and number of residual
             blocks of each level.
         joined: how many channels a skip connection adds to what each level gives; 0 for none.
+        doubles: whether each level doubles what it takes.
         norm: of the layers.
     """
     levels = []
-    for width, kernel, count, more in zip(widths, kernels, blocks, joined, strict=True):
-        layers: list[nn.Module] = [ConvBlock(channels, width, kernel, norm=norm, slope=0.0)]
+    rows = zip(widths, kernels, blocks, joined, doubles, strict=True)
+    for width, kernel, count, more, double in rows:
+        layers: list[nn.Module] = [JoiningBlock(channels, width, kernel, double, norm)]
         layers += [ResidualBlock(width, norm, slope=0.0) for _ in range(count)]
-        levels.append(nn.Sequential(*layers, Doubling()))
+        levels.append(DecoderLevel(*layers))
         channels = width + more
     return levels

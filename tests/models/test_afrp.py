@@ -227,7 +227,7 @@ class TestAttributes:
 
     def test_a_level_is_scaled_and_shifted_after_its_normalization(self) -> None:
         torch.manual_seed(0)
-        (level,) = decoder_levels(4, (6,), (3,), (1,), (0,), "instance")
+        (level,) = decoder_levels(4, (6,), (3,), (1,), (0,), (False,), "instance")
         features = torch.randn(2, 4, 8, 8)
         nothing = torch.zeros(2, 12, 1, 1)
         assert torch.equal(modulated(level, nothing, features), level(features))

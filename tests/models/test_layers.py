@@ -1,0 +1,74 @@
+"""The convolution blocks that the studies share."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from face_destyle.models.layers import (
+    Doubling,
+    JoiningBlock,
+    JoiningConv2d,
+    decoder_levels,
+    doubling_kernel,
+)
+
+
+def written_out(
+    conv: JoiningConv2d, features: torch.Tensor, beside: torch.Tensor | None
+) -> torch.Tensor:
+    """What a `JoiningConv2d` stands for."""
+    if conv.doubles:
+        features = F.interpolate(features, scale_factor=2, mode="nearest")
+    if beside is not None:
+        features = torch.cat([features, beside], 1)
+    return F.conv2d(features, conv.weight, conv.bias, padding=conv.kernel_size[0] // 2)
+
+
+class TestJoiningConv2d:
+    @pytest.mark.parametrize("kernel", [1, 3, 5])
+    @pytest.mark.parametrize("more", [0, 3])
+    @pytest.mark.parametrize("doubles", [False, True])
+    def test_it_doubles_joins_and_convolves(self, kernel: int, more: int, doubles: bool) -> None:
+        torch.manual_seed(0)
+        conv = JoiningConv2d(4 + more, 5, kernel, doubles)
+        side = 6 if doubles else 12
+        features = torch.randn(2, 4, side, side, requires_grad=True)
+        beside = torch.randn(2, more, 12, 12, requires_grad=True) if more else None
+        learns: list[torch.Tensor] = [features, conv.weight, conv.bias] + ([] if beside is None else [beside])
+        assert conv(features, beside).shape == (2, 5, 12, 12)
+        gradients = []
+        for out in (conv(features, beside), written_out(conv, features, beside)):
+            gradients.append((out, *torch.autograd.grad(out.square().sum(), learns)))
+        for ours, expected in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+    def test_it_keeps_the_precision_of_autocast(self) -> None:
+        conv = JoiningConv2d(6, 5, 3, doubles=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = conv(torch.randn(1, 4, 4, 4), torch.randn(1, 2, 8, 8))
+        assert out.dtype == torch.bfloat16
+
+    def test_a_kernel_of_one_is_repeated(self) -> None:
+        weight = torch.randn(2, 3, 1, 1)
+        assert torch.equal(doubling_kernel(weight), weight.transpose(0, 1).expand(3, 2, 2, 2))
+
+
+class TestDecoderLevels:
+    def test_the_sides(self) -> None:
+        levels = decoder_levels(4, (6, 5), (3, 1), (1, 0), (2, 0), (False, True), norm="instance")
+        first = levels[0](torch.randn(2, 4, 8, 8))
+        assert first.shape == (2, 6, 8, 8)
+        assert levels[1](first, torch.randn(2, 2, 16, 16)).shape == (2, 5, 16, 16)
+
+    def test_a_block_without_normalization_has_a_bias(self) -> None:
+        assert JoiningBlock(2, 3, 3, True, norm="none").conv.bias is not None
+        assert JoiningBlock(2, 3, 3, True, norm="group").conv.bias is None
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_doubling_keeps_the_precision(precision: torch.dtype) -> None:
+    features = torch.arange(8.0, dtype=precision).reshape(1, 2, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        doubled = Doubling()(features)
+    assert doubled.dtype == precision
+    assert torch.equal(doubled[..., ::2, 1::2], features)
