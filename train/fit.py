@@ -8,7 +8,6 @@ on a CPU: `torchrun --nproc_per_node 2 -m train.fit ...`.
 
 import argparse
 import json
-import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,7 +32,8 @@ from train.ema import EMA
 from train.journal import Journal
 from train.losses import AlignmentLoss, DiscriminatorLoss, GeneratorLoss, moved
 from train.memory import keep_freed_memory
-from train.recipe import OptimizerConfig, Recipe, dump_recipe, load_recipe
+from train.optimizers import build_optimizer, learning_rate_factor
+from train.recipe import Recipe, dump_recipe, load_recipe
 from train.start import build_networks, build_obedience, build_photo_losses, pin_networks
 from train.triplet import MEMBERS, TripletLoss, Triplets, to_triplets
 
@@ -42,28 +42,6 @@ LOOKED_AT = 500  # pairs of each split, before a run
 
 class TrainingError(UserError):
     """The run cannot go on; says at which image, and which checkpoint is good."""
-
-
-def build_optimizer(
-    config: OptimizerConfig, network: nn.Module, rate: float
-) -> torch.optim.Optimizer:
-    """One optimizer for one network (eqs. 3.4 to 3.7 for RMSprop)."""
-    if config.name == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), rate, config.alpha, config.eps)
-    betas = (config.betas[0], config.betas[1])
-    return torch.optim.Adam(network.parameters(), rate, betas, config.eps, fused=True)
-
-
-def learning_rate_factor(
-    config: OptimizerConfig, images_seen: int, epoch: int, total: int
-) -> float:
-    """What the learning rate is multiplied by after `images_seen` of `total` images."""
-    warm = min(1.0, (images_seen + 1) / config.warmup) if config.warmup else 1.0
-    if config.schedule == "cosine":
-        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, images_seen / total)))
-    if config.schedule == "linear":
-        return warm * min(1.0, 2 * (1 - images_seen / total))
-    return warm * max(config.epoch_factor**epoch, config.floor / config.learning_rate)
 
 
 class Trainer:
@@ -148,14 +126,17 @@ class Trainer:
         photos = self.generator(batch.portraits[rows], wished).photo.float()
         return Edited(rows, asked, wished, photos)
 
+    def view(self, pictures: torch.Tensor) -> torch.Tensor:
+        """What the networks that judge pictures `(N, C, H, W)` see of them at this step."""
+        return moved(pictures, self.recipe.loss.jitter, self.counter.images)
+
     def judge(
         self, photos: torch.Tensor, portraits: torch.Tensor, attributes: torch.Tensor | None
     ) -> torch.Tensor:
         """The discriminator's logits for photos `(N, 3, H, W)`, from as much as it looks at."""
-        reach, step = self.recipe.loss.jitter, self.counter.images
-        given = [moved(photos, reach, step)]
+        given = [self.view(photos)]
         if self.conditional:
-            given.append(moved(portraits, reach, step))
+            given.append(self.view(portraits))
         if self.matches:
             return self.discriminator(*given, attributes).float()
         return self.discriminator(*given).float()
@@ -195,13 +176,14 @@ class Trainer:
             judged = self.judge(fake, batch.portraits, batch.attributes)
         losses = self.generator_loss(fake, real, judged, epoch)
         for loss in self.photo_losses:
-            losses |= loss(fake, real)
+            losses |= loss(self.view(fake), self.view(real))
         if self.recipe.loss.alignment:
             losses |= self.alignment_loss(recovered.alignment, batch.alignment)
         if self.recipe.loss.triplet and batch.triplets:
             losses |= self.triplet_loss(getattr(recovered, "code", None))
         if edited and self.obedience_loss:
-            losses |= self.obedience_loss(edited, fake)
+            seen = replace(edited, photos=self.view(edited.photos))
+            losses |= self.obedience_loss(seen, self.view(fake))
         if edited and self.adversarial:
             judged = self.judge(edited.photos, batch.portraits[edited.rows], edited.wished)
             share = len(edited.rows) / len(fake)

@@ -59,12 +59,12 @@ class DiscriminatorLoss:
 def moved(pictures: torch.Tensor, reach: int, step: int) -> torch.Tensor:
     """Pictures `(N, C, H, W)` moved by up to `reach` pixels, as drawn for this step.
 
-    A discriminator with strides weighs the pixels of each of its cells differently, the same way
-    at every step, and a generator that interleaves pixels answers with a grid of that period.
-    Seen through a view that moves, the grid earns nothing.
+    A network with strides weighs the pixels of each of its cells differently, the same way at
+    every step, and a generator that interleaves pixels answers with a grid of that period. Seen
+    through a view that moves, the grid earns nothing.
 
     Args:
-        pictures: all that the discriminator looks at.
+        pictures: all that the network looks at.
         reach: pixels; 0 leaves the pictures as they are.
         step: a number of its own for each step: the same views for real and fake.
     """

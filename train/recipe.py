@@ -84,7 +84,7 @@ class LossConfig:
     l1: float = 0.0
     adversarial: float = 0.01
     adversarial_after: int = 0  # images that are learnt from by the other losses alone
-    jitter: int = 0  # pixels by which the discriminator's view moves from step to step
+    jitter: int = 0  # pixels by which what judging networks see moves from step to step
     identity: float = 0.0
     identity_sha256: str = ""  # of the network's file: another is refused
     identity_network: str = ""  # a face embedding: path or Hub file; never the one that judges

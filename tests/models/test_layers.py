@@ -34,7 +34,7 @@ class TestJoiningConv2d:
         side = 6 if doubles else 12
         features = torch.randn(2, 4, side, side, requires_grad=True)
         beside = torch.randn(2, more, 12, 12, requires_grad=True) if more else None
-        learns: list[torch.Tensor] = [features, conv.weight, conv.bias] + ([] if beside is None else [beside])
+        learns = [features, conv.weight, conv.bias, *([] if beside is None else [beside])]
         assert conv(features, beside).shape == (2, 5, 12, 12)
         gradients = []
         for out in (conv(features, beside), written_out(conv, features, beside)):

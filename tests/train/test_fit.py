@@ -19,20 +19,15 @@ from face_destyle import (
     HubModel,
 )
 from face_destyle.errors import UserError
+from face_destyle.models.base import Recovered
 from tests.train import made
 from train.checkpoints import checkpoints
 from train.data import ALIGNED, Batch
 from train.ema import EMA
-from train.fit import (
-    Trainer,
-    TrainingError,
-    build_optimizer,
-    fit,
-    learning_rate_factor,
-    main,
-)
+from train.fit import Trainer, TrainingError, fit, main
 from train.frozen import sha256
-from train.losses import DiscriminatorLoss, GeneratorLoss
+from train.losses import DiscriminatorLoss, GeneratorLoss, moved
+from train.optimizers import build_optimizer, learning_rate_factor
 from train.recipe import LossConfig, OptimizerConfig, load_recipe
 from train.start import pin_networks
 
@@ -204,6 +199,26 @@ def test_the_view_of_the_discriminator_moves_between_steps(tmp_path: Path, data:
         logits.append(trainer.judge(photos, photos, None))
     assert torch.equal(logits[0], logits[1])
     assert not torch.equal(logits[0], logits[2])
+
+
+def test_the_networks_of_the_losses_see_the_moved_view(tmp_path: Path, data: Path) -> None:
+    trainer = Trainer(
+        load_recipe(made.recipe(tmp_path, data, loss={"jitter": 3})), Accelerator(cpu=True)
+    )
+    seen: list[torch.Tensor] = []
+
+    def loss(fake: torch.Tensor, real: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.extend((fake, real))
+        return {"spy": (fake - real).square().mean()}
+
+    trainer.photo_losses = [loss]
+    trainer.counter.images = 32
+    photos = torch.rand(2, 3, 32, 32) * 2 - 1
+    fake = torch.rand(2, 3, 32, 32).requires_grad_()
+    trainer.generator_step(Recovered(fake), Batch(photos, photos, ALIGNED.expand(2, 2, 3)), 0)
+    expected = moved(torch.cat([fake, photos]), 3, 32)
+    assert torch.equal(torch.cat(seen), expected)
+    assert not torch.equal(expected[2:], photos)
 
 
 @pytest.mark.parametrize("name", ["identity", "perceptual", "obedience"])
