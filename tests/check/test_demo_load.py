@@ -1,6 +1,7 @@
 """The demo under strangers: many at once, and three hundred files that are odd or broken."""
 
 import asyncio
+import functools
 import io
 import json
 import os
@@ -82,12 +83,13 @@ class Answer:
 
 
 async def ask(client: httpx.AsyncClient, content: bytes, name: str) -> Answer:
-    """Send a file to `/recover` over raw HTTP, as a browser does."""
+    """Send a file to `/recover` over raw HTTP, as a browser does, all else left as it stands."""
     sent = await client.post("/gradio_api/upload", files={"files": (name, content)})
     if sent.status_code != 200:
         return Answer(None, sent.text)
     file = {"path": sent.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-    call = await client.post("/gradio_api/call/recover", json={"data": [file]})
+    others = _others(str(client.base_url))
+    call = await client.post("/gradio_api/call/recover", json={"data": [file, *others]})
     call.raise_for_status()
     stream = await client.get(f"/gradio_api/call/recover/{call.json()['event_id']}")
     event, data = _last_event(stream.text)
@@ -96,6 +98,15 @@ async def ask(client: httpx.AsyncClient, content: bytes, name: str) -> Answer:
     received = await client.get(f"/gradio_api/file={data[0]['path']}")
     received.raise_for_status()
     return Answer(images.load_picture(received.content), "")
+
+
+@functools.cache
+def _others(url: str) -> list[Any]:
+    """What the page sends beside the file."""
+    described = httpx.get(f"{url}/gradio_api/info").json()
+    picture, *others = described["named_endpoints"]["/recover"]["parameters"]
+    assert picture["parameter_name"] == "picture"
+    return [parameter["parameter_default"] for parameter in others]
 
 
 def _last_event(stream: str) -> tuple[str, Any]:
