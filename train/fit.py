@@ -18,7 +18,6 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from face_destyle.configs import config_from_dict
@@ -54,8 +53,6 @@ class Trainer:
         generator, discriminator = build_networks(recipe, init)
         self.asks = generator.takes_attributes
         self.conditional, self.matches = discriminator.conditional, discriminator.takes_attributes
-        # Real and fake in one pass are faster; a layer that looks at the batch shall not mix them.
-        self.together = not any(isinstance(layer, _BatchNorm) for layer in discriminator.modules())
         self.input_size = int(generator.config.image_size)
         self.photo_size = int(getattr(generator.config, "photo_size", self.input_size))
         self.ema = EMA(generator.to(accelerator.device), recipe.train.ema_half_life)
@@ -152,13 +149,8 @@ class Trainer:
         One that sees attributes also learns to refuse true photos with wrong ones.
         """
         real, portraits = batch.photos, batch.portraits
-        if self.together:
-            twice = None if batch.attributes is None else torch.cat([batch.attributes] * 2)
-            judged = self.judge(torch.cat([real, fake]), torch.cat([portraits] * 2), twice)
-            judged_real, judged_fake = judged.chunk(2)
-        else:
-            judged_real = self.judge(real, portraits, batch.attributes)
-            judged_fake = self.judge(fake, portraits, batch.attributes)
+        judged_real = self.judge(real, portraits, batch.attributes)
+        judged_fake = self.judge(fake, portraits, batch.attributes)
         refused = {}
         rows = stated(batch.wrong)
         if self.matches and batch.wrong is not None and len(rows):

@@ -189,24 +189,6 @@ def test_the_generator_step_leaves_the_discriminator_alone(tmp_path: Path, data:
     assert all(torch.equal(after[k], v) for k, v in before.items())
 
 
-@pytest.mark.parametrize(("norm", "passes"), [("group", [8]), ("batch", [4, 4])])
-def test_real_and_fake_share_a_pass_unless_a_layer_looks_at_the_batch(
-    tmp_path: Path, data: Path, norm: str, passes: list[int]
-) -> None:
-    config = made.DISCRIMINATOR | {"norm": norm}
-    path = made.recipe(tmp_path, data, discriminator={"config": config})
-    trainer = Trainer(load_recipe(path), Accelerator(cpu=True))
-    real, fake = torch.rand(4, 3, 32, 32) * 2 - 1, torch.rand(4, 3, 32, 32) * 2 - 1
-    apart = trainer.judge(real, real, None), trainer.judge(fake, real, None)
-    expected = trainer.discriminator_loss(*apart)
-    seen: list[int] = []
-    trainer.discriminator.register_forward_hook(lambda m, inputs, out: seen.append(len(inputs[0])))
-    losses = trainer.discriminator_step(fake, Batch(real, real, ALIGNED.expand(4, 2, 3)))
-    assert seen == passes
-    for name, loss in expected.items():
-        torch.testing.assert_close(losses[name], loss, atol=1e-5, rtol=1e-4)
-
-
 def test_the_view_of_the_discriminator_moves_between_steps(tmp_path: Path, data: Path) -> None:
     recipe = load_recipe(made.recipe(tmp_path, data, loss={"jitter": 3}))
     trainer = Trainer(recipe, Accelerator(cpu=True))

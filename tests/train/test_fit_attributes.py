@@ -130,7 +130,7 @@ def test_each_loss_sees_its_own_attributes(tmp_path: Path, labelled: Path, judge
         )
     trainer.step(batch, 0)
     assert seen["generator"] == [(4, 1.0), (1, 0.5)]
-    refused = [(8, 1.0), (3, 0.25), (1, 0.5)]  # real and generated, wrong, edited
+    refused = [(4, 1.0), (4, 1.0), (3, 0.25), (1, 0.5)]  # real, generated, wrong, edited
     assert seen["discriminator"] == [*refused, (4, 1.0), (1, 0.5)]
 
 
