@@ -85,7 +85,7 @@ class UNet128(FaceModel):
                 down.append(nn.BatchNorm2d(widths[level]))
             above = widths[level] if innermost else 2 * widths[level]
             up: list[nn.Module] = [
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
                 Up(above, before, bias=outermost),
             ]
             if not outermost:
@@ -130,10 +130,10 @@ class PatchGAN(HubModel):
         super().__init__()
         self.config = config = config or PatchGANConfig()
         width = config.width
-        layers: list[nn.Module] = [nn.Conv2d(6, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(6, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         for factor, stride in ((2, 2), (4, 2), (8, 1)):
             layers.append(nn.Conv2d(width * factor // 2, width * factor, 4, stride, 1, bias=False))
-            layers += [nn.BatchNorm2d(width * factor), nn.LeakyReLU(0.2)]
+            layers += [nn.BatchNorm2d(width * factor), nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width * 8, 1, 4, 1, 1))
         self.apply(initialize)
 

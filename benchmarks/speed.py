@@ -233,7 +233,7 @@ def measure(parts: list[str], rounds: int, threads: int, photos: int) -> list[Fi
         "recover": [lambda: recover_one(rounds * 5, threads)],
         # The batch of our recipe, and the rival's own.
         "train": [lambda: train_step(rounds, 16), lambda: train_step(rounds, 4)],
-        "stylize": [lambda: stylize_all(max(1, rounds // 5), photos, 32)],
+        "stylize": [lambda: stylize_all(max(1, rounds // 7), photos, 32)],
         "memory": [command_memory],
     }
     figures = []
@@ -257,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--part", action="append", choices=PARTS, help="all where none is given")
     parser.add_argument("--rounds", type=int, default=15, help="training steps of each network")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--photos", type=int, default=512, help="to stylize")
+    parser.add_argument("--photos", type=int, default=1024, help="to stylize")
     given = parser.parse_args(argv)
     if given.out and not given.out.parent.is_dir():
         raise UserError(f"{given.out} cannot be written: {given.out.parent} is no folder")

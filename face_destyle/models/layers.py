@@ -52,7 +52,8 @@ class ConvBlock(nn.Module):
             bias=norm == "none",  # every normalization subtracts or replaces a bias
         )
         self.norm = normalization(norm, out_channels)
-        self.activation = nn.LeakyReLU(slope)
+        # No layer before it needs its result to learn: in place it costs half.
+        self.activation = nn.LeakyReLU(slope, inplace=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Apply the three."""
@@ -95,8 +96,8 @@ class JoiningConv2d(nn.Conv2d):
     """A convolution of two maps side by side, the first of which may come at half the side.
 
     Doubled by nearest neighbours a map has each number four times, and a convolution over it
-    multiplies each as often. The transposed convolution with `doubling_kernel` gives the same
-    numbers from 16 products instead of 36 (for a kernel of 3), and no doubled map is ever made.
+    multiplies each as often. A transposed convolution with stride 2 gives the same numbers from 16
+    products instead of 36 (for a kernel of 3), and no doubled map is ever made.
 
     Args:
         in_channels: of both maps together.
@@ -106,11 +107,14 @@ class JoiningConv2d(nn.Conv2d):
         bias: as of every convolution.
     """
 
+    spread: torch.Tensor
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, doubles: bool, bias: bool = True
     ):
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias)
         self.doubles = doubles
+        self.register_buffer("spread", spreading(kernel) if doubles else None, persistent=False)
 
     def forward(self, features: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
         """`(N, C, H, W)`, or of half the side, and `(N, C', H, W)` -> `(N, O, H, W)`."""
@@ -118,23 +122,31 @@ class JoiningConv2d(nn.Conv2d):
         if not self.doubles:
             return super().forward(features if beside is None else torch.cat([features, beside], 1))
         channels = features.shape[1]
-        kernel = doubling_kernel(self.weight[:, :channels])
+        kernel = self.doubling_kernel(self.weight[:, :channels])
         out = F.conv_transpose2d(features, kernel, self.bias, stride=2, padding=side)
         if beside is not None:
             out = out + F.conv2d(beside, self.weight[:, channels:], padding=side)
         return out
 
+    def doubling_kernel(self, weight: torch.Tensor) -> torch.Tensor:
+        """`(O, I, K, K)` -> `(I, O, K + 1, K + 1)`, of the transposed convolution."""
+        swapped = weight.transpose(0, 1)
+        side = self.kernel_size[0] + 1
+        return torch.unflatten(swapped.flatten(2) @ self.spread, 2, (side, side))
 
-def doubling_kernel(weight: torch.Tensor) -> torch.Tensor:
-    """The kernel `(I, O, K + 1, K + 1)` that doubles and convolves at once.
 
-    The transposed convolution with it and stride 2 is a nearest-neighbour doubling and then the
-    convolution with `weight` `(O, I, K, K)`.
+def spreading(kernel: int) -> torch.Tensor:
+    """The matrix `(K K, (K + 1)(K + 1))` from a kernel to one that doubles its input too.
+
+    A number of the small map stands at 2 x 2 places of the doubled one: each place of the kernel
+    meets it at four. A transposed convolution counts its places from the other end.
     """
-    # A number of the small map stands at 2 x 2 places of the doubled one: four shifted copies.
-    corners = ((0, 1, 0, 1), (1, 0, 0, 1), (0, 1, 1, 0), (1, 0, 1, 0))
-    copies = torch.stack([F.pad(weight, corner) for corner in corners]).sum(0)
-    return copies.flip(2, 3).transpose(0, 1)
+    places = torch.zeros(kernel, kernel, kernel + 1, kernel + 1)
+    for down in range(kernel):
+        for right in range(kernel):
+            y, x = kernel - 1 - down, kernel - 1 - right
+            places[down, right, y : y + 2, x : x + 2] = 1
+    return places.reshape(kernel**2, (kernel + 1) ** 2)
 
 
 class JoiningBlock(nn.Module):
@@ -152,7 +164,7 @@ class JoiningBlock(nn.Module):
         super().__init__()
         self.conv = JoiningConv2d(in_channels, out_channels, kernel, doubles, norm == "none")
         self.norm = normalization(norm, out_channels)
-        self.activation = nn.LeakyReLU(slope)
+        self.activation = nn.LeakyReLU(slope, inplace=True)
 
     def forward(self, features: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
         """As `JoiningConv2d.forward`."""

@@ -233,7 +233,7 @@ class TestAttributes:
         assert torch.equal(modulated(level, nothing, features), level(features))
         scale, shift = torch.randn(2, 6, 1, 1), torch.randn(2, 6, 1, 1)
         seen = []
-        level[0].activation.register_forward_hook(lambda la, inputs, out: seen.append(inputs[0]))
+        level[0].activation.register_forward_pre_hook(lambda la, given: seen.append(given[0] + 0))
         modulated(level, torch.cat([scale, shift], 1), features)
         # An instance normalization leaves mean 0 and deviation 1.
         assert torch.allclose(seen[0].mean((2, 3), keepdim=True), shift, atol=1e-5)

@@ -9,7 +9,7 @@ from face_destyle.models.layers import (
     JoiningBlock,
     JoiningConv2d,
     decoder_levels,
-    doubling_kernel,
+    spreading,
 )
 
 
@@ -48,9 +48,12 @@ class TestJoiningConv2d:
             out = conv(torch.randn(1, 4, 4, 4), torch.randn(1, 2, 8, 8))
         assert out.dtype == torch.bfloat16
 
-    def test_a_kernel_of_one_is_repeated(self) -> None:
-        weight = torch.randn(2, 3, 1, 1)
-        assert torch.equal(doubling_kernel(weight), weight.transpose(0, 1).expand(3, 2, 2, 2))
+    def test_each_place_of_the_kernel_meets_a_number_four_times(self) -> None:
+        for kernel in (1, 3, 5):
+            assert torch.equal(spreading(kernel).sum(1), torch.full((kernel**2,), 4.0))
+
+    def test_the_weights_are_those_of_a_convolution(self) -> None:
+        assert list(JoiningConv2d(6, 5, 3, doubles=True).state_dict()) == ["weight", "bias"]
 
 
 class TestDecoderLevels:
