@@ -23,6 +23,7 @@ from face_destyle.errors import UserError
 from face_destyle.models.base import weights_file
 from train.console import one_line_errors
 from train.frozen import PerceptualNetwork, find_frozen, sha256
+from train.losses import moved
 from train.memory import keep_freed_memory
 from train.photos import Photo, open_photos, read_photos
 
@@ -45,6 +46,7 @@ class StyleArguments:
     style_weight: float = 10.0
     variation_weight: float = 0.3
     range_weight: float = 5.0  # of what lies outside [-1, 1], which would be cut to flat white
+    jitter: int = 0  # pixels by which what the perceptual network sees moves from step to step
     init: str = ""  # a style network to start from
     pool: int = 2000  # how many training photos are drawn from
     seed: int = 0
@@ -72,11 +74,14 @@ class StyleLoss:
             features = network(artwork, STYLE_LAYERS)
         self.targets = {name: gram(value) for name, value in features.items()}
 
-    def __call__(self, portraits: torch.Tensor, photos: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The weighted parts for portraits and photos `(N, 3, H, W)` in [-1, 1]."""
-        features = self.network(portraits, (*STYLE_LAYERS, CONTENT_LAYER))
+    def __call__(
+        self, portraits: torch.Tensor, photos: torch.Tensor, step: int = 0
+    ) -> dict[str, torch.Tensor]:
+        """The weighted parts for portraits and photos `(N, 3, H, W)` in [-1, 1], at a step."""
+        reach = self.arguments.jitter
+        features = self.network(moved(portraits, reach, step), (*STYLE_LAYERS, CONTENT_LAYER))
         with torch.no_grad():
-            content = self.network(photos, (CONTENT_LAYER,))[CONTENT_LAYER]
+            content = self.network(moved(photos, reach, step), (CONTENT_LAYER,))[CONTENT_LAYER]
         style = torch.stack(
             [
                 (gram(features[name]) - target).square().mean() / target.square().mean()
@@ -130,12 +135,12 @@ def train_style(arguments: StyleArguments, bf16: bool = True) -> Stylizer:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, arguments.steps)
     draw = torch.Generator().manual_seed(arguments.seed)
     with tqdm(range(arguments.steps), unit="step") as bar:
-        for _ in bar:
+        for step in bar:
             chosen = torch.randint(len(photos), (arguments.batch_size,), generator=draw)
             batch = images.from_uint8(photos[chosen])
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 portraits = network(batch)
-                parts = loss(portraits.float(), batch)
+                parts = loss(portraits.float(), batch, step)
             total = sum(part.float() for part in parts.values())
             if not torch.isfinite(torch.as_tensor(total)):
                 raise UserError("the style loss is no number any more: lower --learning-rate")
@@ -205,6 +210,7 @@ def main(argv: list[str] | None = None) -> int:
         "style_weight",
         "variation_weight",
         "range_weight",
+        "jitter",
         "init",
         "pool",
         "seed",

@@ -130,6 +130,16 @@ def test_the_parts_of_the_loss(parts: dict[str, str]) -> None:
     assert loss(torch.zeros(1, 3, 64, 64), photos[:1])["variation"] == 0
 
 
+def test_what_the_perceptual_network_sees_moves(parts: dict[str, str]) -> None:
+    perceptual = PerceptualNetwork.load(parts["perceptual"])
+    loss = StyleLoss(perceptual, load_artwork(parts["artwork"], 64), short(parts, jitter=5))
+    portraits, photos = drawn.faces(2, 64), drawn.faces(2, 64).flip(3)
+    found = [loss(portraits, photos, step) for step in (1, 1, 2)]
+    assert found[0] == found[1]
+    assert found[0]["style"] != found[2]["style"] and found[0]["content"] != found[2]["content"]
+    assert found[0]["variation"] == found[2]["variation"]
+
+
 def test_the_whole_artwork_is_taken(parts: dict[str, str]) -> None:
     artwork = load_artwork(parts["artwork"], 64)
     assert artwork.shape == (1, 3, 64, 85)
