@@ -1,4 +1,4 @@
-"""The tab of TANN: a tiny, turned head in, a frontal face out."""
+"""The tab of TANN: a tiny, turned head in, a frontal face out; `tiny_faces` takes several heads."""
 
 from typing import Any
 
@@ -16,6 +16,7 @@ from spaces_app.results import (
     connect,
     recover_square,
 )
+from spaces_app.tiny_faces import build_faces
 
 LARGE = 48  # pixels: the square of a photo in which more is seen than the network sees
 
@@ -86,6 +87,7 @@ def build_tiny() -> None:
                 elem_classes="hint",
             )
             download = build_download("tiny")
+            build_faces(framing.picture, button)
     inputs = [*framing.inputs, strength]
     again = [strength.input, strength.release]
     connect(button, again, _recover_for_page, inputs, [seen, face, photo, download, text])

@@ -28,6 +28,7 @@ OF_ONE_PICTURE = {
     "/recover_turned",
     "/recover_with_attributes",
     "/recover_tiny",
+    "/recover_tiny_faces",
     "/photo_and_back",
     "/compare",
     "/recover_whole",
@@ -326,7 +327,7 @@ def test_networks_share_one_place_in_the_queue(server: Server) -> None:
     finders = [fn for fn in app.fns.values() if fn.name == "_find"]
     assert [fn.concurrency_id for fn in finders] == ["look"]  # not behind other visitors' files
     places = {f"/{fn.api_name}": fn.concurrency_id for fn in app.fns.values()}
-    long = {"/recover_whole", "/recover_files"}
+    long = {"/recover_whole", "/recover_files", "/recover_tiny_faces"}
     assert {name: places[name] for name in ENDPOINTS} == {
         name: "long" if name in long else "net" for name in ENDPOINTS
     }

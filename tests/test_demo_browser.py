@@ -307,6 +307,25 @@ def test_a_tiny_photo(visit: Page) -> None:
     expect(visit.locator("#tiny-photo img")).to_be_visible()
 
 
+def test_the_faces_of_a_photo_of_two(visit: Page) -> None:
+    go_to(visit, "tiny")
+    upload(visit, "tiny", PORTRAITS)
+    expect(visit.locator("#tiny-view img")).to_be_visible()
+    run(visit, "tiny", "fdnn-tann")
+    pictures = visit.locator("#tiny-faces .thumbnail-item")
+    expect(pictures).to_have_count(6)
+    expect(pictures.nth(3)).to_contain_text("Face 2")
+    expect(visit.locator("#tiny-count")).to_contain_text("2 faces were found")
+    expect(visit.locator("#tiny-face img")).to_be_visible()
+    assert_no_overflow(visit)
+    # The faces of a photo do not stay beside the result of the next one.
+    visit.locator("#tiny-picture").get_by_role("button", name="Remove Image").click()
+    upload(visit, "tiny", framing.EXAMPLES / "photo-astronaut.png")
+    run(visit, "tiny", "fdnn-tann")
+    expect(visit.locator("#tiny-faces")).not_to_be_visible()
+    expect(visit.locator("#tiny-count")).not_to_contain_text("faces")
+
+
 def test_compare(visit: Page, portrait_file: Path) -> None:
     go_to(visit, "compare")
     upload(visit, "compare", portrait_file)
