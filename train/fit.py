@@ -30,7 +30,13 @@ from train.doctor import inspect
 from train.editing import Edited, stated
 from train.ema import EMA
 from train.journal import Journal
-from train.losses import AlignmentLoss, DiscriminatorLoss, GeneratorLoss, moved
+from train.losses import (
+    AlignmentLoss,
+    DiscriminatorLoss,
+    GeneratorLoss,
+    GradientPenalty,
+    moved,
+)
 from train.memory import keep_freed_memory
 from train.optimizers import build_optimizer, learning_rate_factor
 from train.recipe import Recipe, dump_recipe, load_recipe
@@ -83,6 +89,7 @@ class Trainer:
         self.photo_losses = build_photo_losses(recipe.loss, accelerator.device)
         self.obedience_loss = build_obedience(recipe.loss, accelerator.device)
         self.discriminator_loss = DiscriminatorLoss(recipe.loss)
+        self.gradient_penalty = GradientPenalty(recipe.loss.r1)
         self.counter = Counter()
         accelerator.register_for_checkpointing(self.counter, self.ema)
 
@@ -159,8 +166,17 @@ class Trainer:
             rows = edited.rows
             refused["edited"] = (self.judge(edited.photos, portraits[rows], edited.wished), rows)
         losses = self.discriminator_loss(judged_real, judged_fake, refused)
+        if self.gradient_penalty.due(self.counter.images // self.recipe.train.batch_size):
+            losses |= self.penalty(batch)
         self._update(self.discriminator_optimizer, losses)
         return losses
+
+    def penalty(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What the slope of the discriminator at the true photos costs, in full precision."""
+        real = batch.photos.detach().clone().requires_grad_()
+        with torch.autocast(real.device.type, enabled=False):
+            judged = self.judge(real, batch.portraits, batch.attributes)
+            return self.gradient_penalty(judged, real)
 
     def generator_step(
         self, recovered: Recovered, batch: Batch, epoch: int, edited: Edited | None = None

@@ -56,6 +56,34 @@ class DiscriminatorLoss:
         return losses
 
 
+@dataclass(frozen=True)
+class GradientPenalty:
+    """R1 (Mescheder et al., ICML 2018): the discriminator's slope at true photos costs.
+
+    One that is sure of everything changes steeply with single pixels, and a generator follows that
+    into patterns which no photo has. As in StyleGAN2 it is taken at every 16th step alone, 16 times
+    as strong.
+
+    Attributes:
+        gamma: twice the weight of the squared gradient's length.
+        every: steps.
+    """
+
+    gamma: float
+    every: int = 16
+
+    def due(self, step: int) -> bool:
+        """Whether it is taken at this step."""
+        return self.gamma > 0 and step % self.every == 0
+
+    def __call__(self, logits: torch.Tensor, photos: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The weighted part for the logits `(N, ...)` of photos `(N, 3, H, W)` with gradients."""
+        total = _row_means(logits).sum()
+        (slope,) = torch.autograd.grad(total, photos, create_graph=True)
+        length = slope.square().flatten(1).sum(1).mean()
+        return {"d_r1": self.every * self.gamma / 2 * length}
+
+
 def moved(pictures: torch.Tensor, reach: int, step: int) -> torch.Tensor:
     """Pictures `(N, C, H, W)` moved by up to `reach` pixels, as drawn for this step.
 

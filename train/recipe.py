@@ -84,6 +84,7 @@ class LossConfig:
     l1: float = 0.0
     adversarial: float = 0.01
     adversarial_after: int = 0  # images that are learnt from by the other losses alone
+    r1: float = 0.0  # gamma of the penalty on the discriminator's gradient at true photos
     jitter: int = 0  # pixels by which what judging networks see moves from step to step
     identity: float = 0.0
     identity_sha256: str = ""  # of the network's file: another is refused

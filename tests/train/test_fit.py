@@ -201,6 +201,22 @@ def test_the_view_of_the_discriminator_moves_between_steps(tmp_path: Path, data:
     assert not torch.equal(logits[0], logits[2])
 
 
+def test_the_gradient_penalty_joins_every_sixteenth_step(tmp_path: Path, data: Path) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, data, loss={"r1": 2.0}))
+    trainer = Trainer(recipe, Accelerator(cpu=True))
+    photos = torch.rand(2, 3, 32, 32) * 2 - 1
+    batch = Batch(photos, photos, ALIGNED.expand(2, 2, 3))
+    found = []
+    for step in (0, 1, 15, 16):
+        trainer.counter.images = step * recipe.train.batch_size
+        before = trainer.discriminator.judge.weight.clone()
+        losses = trainer.discriminator_step(-photos, batch)
+        assert not torch.equal(trainer.discriminator.judge.weight, before)
+        found.append("d_r1" in losses)
+    assert found == [True, False, False, True]
+    assert all(p.grad is None for p in trainer.generator.parameters())
+
+
 def test_the_networks_of_the_losses_see_the_moved_view(tmp_path: Path, data: Path) -> None:
     trainer = Trainer(
         load_recipe(made.recipe(tmp_path, data, loss={"jitter": 3})), Accelerator(cpu=True)
