@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.two_stage import BATCH, BICUBIC, Pipeline, resized
 from face_destyle import images, metrics
-from face_destyle.errors import UserError
+from face_destyle.errors import PictureError, UserError
 from face_destyle.faces import FRAME_LANDMARKS
 from train.console import one_line_errors
 from train.frozen import FaceEmbedding
@@ -58,7 +58,7 @@ class Heads:
 
         Raises:
             UserError: no metadata.csv with these columns, or nobody seen from both.
-            PictureError: a picture that cannot be read.
+            PictureError: a picture that cannot be read, or landmarks that are none.
         """
         path = folder / "metadata.csv"
         try:
@@ -88,19 +88,30 @@ class Heads:
 
 
 def upright(folder: Path, row: dict[str, str], stretch: float) -> Image.Image:
-    """The face of a row of metadata.csv in the frame, RGB, 128 x 128."""
+    """The face of a row of metadata.csv in the frame, RGB, 128 x 128.
+
+    The similarity is the one that brings the landmarks nearest to those of the frame, as in
+    train.render; fitted the other way round it would make a turned head too large.
+
+    Raises:
+        PictureError: a picture that cannot be read, or landmarks that are none.
+    """
     picture = images.load_picture(folder / row["file"])
     picture = picture.resize(
         (round(picture.width * stretch), picture.height), Image.Resampling.BICUBIC
     )
     points = np.array([[float(row[f"lm{axis}_{name}"]) for axis in "xy"] for name in POINTS])
+    if not np.isfinite(points).all() or not np.ptp(points, axis=0).any():
+        raise PictureError(f"{folder / row['file']}: landmarks that are none")
     points[:, 0] *= stretch
     # The frame of a turned head may reach beyond the picture: its edges go on.
     edges = ((EDGE, EDGE), (EDGE, EDGE), (0, 0))
     picture = Image.fromarray(np.pad(np.asarray(picture), edges, "edge"))
     points += EDGE
     frame = np.array(FRAME_LANDMARKS, np.float32)
-    back = similarity(frame, points.astype(np.float32)).ravel().tolist()
+    forward = similarity(points.astype(np.float32), frame)
+    turn = np.linalg.inv(forward[:, :2])
+    back = np.concatenate([turn, -turn @ forward[:, 2:]], axis=1).ravel().tolist()
     size = (images.FACE_SIDE, images.FACE_SIDE)
     return picture.transform(size, Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
 

@@ -137,6 +137,25 @@ def read_metrics(folder: Path, name: str = "metrics.json") -> dict[str, Any]:
     return metrics
 
 
+def check_card(network: HubModel, folder: Path) -> None:
+    """Whether the figures beside a network are its own, and README.md tells those of metrics.json.
+
+    Raises:
+        UserError: they are of other weights, or the card has others.
+    """
+    metrics = read_metrics(folder)
+    read_metrics(folder, OBEDIENCE_FILE)
+    if not metrics or isinstance(network, Stylizer):
+        return  # the card has no table
+    figures = classify.markdown if isinstance(network, AttributeClassifier) else table
+    path = folder / "README.md"
+    if figures(metrics) not in path.read_text(encoding="utf-8"):
+        raise UserError(
+            f"{path} does not tell the figures of metrics.json: write it anew, "
+            "by train.publish card or train.your_artist"
+        )
+
+
 def study(network: HubModel) -> dict[str, str]:
     """What templates/studies.yaml says of a recovery network.
 

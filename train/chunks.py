@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import datasets
 import torch
-from datasets import Dataset, Features, Value
+from datasets import Dataset, DatasetDict, Features, Value
 from PIL import Image as PILImage
 
 from face_destyle import images
@@ -65,23 +65,32 @@ def features(attributes: list[str]) -> Features:
     )
 
 
-def claim(out: Path, name: str, arguments: object, what: str) -> None:
+def row_counts(table: DatasetDict) -> dict[str, int]:
+    """How many rows each split has: what tells that a source has changed."""
+    return {split: len(table[split]) for split in sorted(table)}
+
+
+def claim(out: Path, name: str, arguments: object, what: str, rows: object = None) -> None:
     """Write down in `out / name` what the folder is for, or check that it is for the same.
 
     Args:
         arguments: a dataclass.
         what: the folder will hold, in the plural.
+        rows: of what it is made from, by split; another count is another run.
 
     Raises:
         UserError: the folder holds something else, or cannot be written.
     """
-    description = json.dumps(asdict(cast(Any, arguments)), indent=2)
+    told = asdict(cast(Any, arguments))
+    older = json.dumps(told, indent=2)  # of folders that were begun before rows were written down
+    description = older if rows is None else json.dumps({**told, "rows": rows}, indent=2)
     path = out / name
     try:
         if path.is_file():
-            if path.read_text() != description:
+            if path.read_text() not in (description, older):
                 raise UserError(
-                    f"{out} holds {what} of another run (see {path}): choose another --out"
+                    f"{out} holds {what} of another run or of other photos (see {path}): "
+                    "choose another --out"
                 )
             return
         if out.exists() and any(out.iterdir()):

@@ -229,8 +229,10 @@ def train(arguments: ClassifyArguments, faces: Faces) -> AttributeClassifier:
     )
     size = arguments.batch_size
     steps = arguments.epochs * max(len(faces.pixels) // size, 1)
+    # Ten steps are too few for a rise: its end would be its start, and OneCycleLR divides by it.
+    rise = 0.1 if steps > 10 else 0.0
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, arguments.learning_rate, total_steps=steps, pct_start=0.1
+        optimizer, arguments.learning_rate, total_steps=steps, pct_start=rise
     )
     seen = 0
     with tqdm(total=steps, unit_scale=size, unit="image", desc="training") as bar:

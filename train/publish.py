@@ -28,7 +28,7 @@ from face_destyle.errors import UserError
 from face_destyle.models.base import CONFIG_FILE, WEIGHTS_FILE
 from face_destyle.published import WEIGHTS, Published
 from face_destyle.version import __version__
-from train.card import OBEDIENCE_FILE, read_metrics, write_card
+from train.card import OBEDIENCE_FILE, check_card, write_card
 from train.console import one_line_errors
 from train.frozen import sha256
 from train.photos import load_table
@@ -77,7 +77,7 @@ def published_row(name: str) -> Published:
 
 
 def average(network: HubModel, others: list[Path]) -> HubModel:
-    """The mean of the weights of a network and its earlier states.
+    """The mean of the weights of a network and its earlier states; of none, the network itself.
 
     Between the state that the pixel loss led to and the one that the discriminator sharpened lies
     a network that is nearly as faithful as the first and nearly as sharp as the second (network
@@ -86,15 +86,21 @@ def average(network: HubModel, others: list[Path]) -> HubModel:
     Raises:
         UserError: another network.
     """
+    if not others:
+        return network
     states = [network.state_dict()]
     for folder in others:
         other = HubModel.from_pretrained(folder)
         if type(other) is not type(network) or other.config != network.config:
             raise UserError(f"{folder} holds another network: only states of one can be averaged")
         states.append(other.state_dict())
-    network.load_state_dict(
-        {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
-    )
+    # Counters, as batch normalisation has, have no mean: those of the network stay.
+    means = {
+        name: torch.stack([state[name] for state in states]).mean(0)
+        for name, tensor in states[0].items()
+        if tensor.is_floating_point()
+    }
+    network.load_state_dict(states[0] | means)
     return network
 
 
@@ -104,7 +110,13 @@ def pack(weights: Path, recipe: Path | None, folder: Path, others: list[Path]) -
     `recipe` goes beside them; else the one that lies beside the weights. The generator is
     averaged with those in `others`.
     The mixin's stand-in README is taken away: the card is written by `card`.
+
+    Raises:
+        UserError: `weights`, or one of `others`, is no folder with weights.
     """
+    for source in (weights, *others):
+        if not (source / WEIGHTS_FILE).is_file():
+            raise UserError(f"{source} has no {WEIGHTS_FILE}: give the folder with a run's weights")
     for part in ("", "discriminator"):
         if not (weights / part).is_dir():
             continue
@@ -128,13 +140,13 @@ def uploaded(folder: Path) -> list[str]:
     Nothing else does, whatever lies beside them.
 
     Raises:
-        UserError: no card, no network in it, or weights that are not those of the card's figures.
+        UserError: no card, no network in it, or weights that are not those of the figures, or a
+            card that has other figures.
     """
     for name, made_by in (("README.md", "card"), (CONFIG_FILE, "pack"), (WEIGHTS_FILE, "pack")):
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: run train.publish {made_by} first")
-    HubModel.from_pretrained(folder)
-    read_metrics(folder)
+    check_card(HubModel.from_pretrained(folder), folder)
     names = [name for name in PUBLISHED if (folder / name).is_file()]
     if (folder / DISCRIMINATOR).is_dir():
         HubModel.from_pretrained(folder, subfolder=DISCRIMINATOR)

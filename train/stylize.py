@@ -45,6 +45,7 @@ from train.chunks import (
     encode_png,
     one_ahead,
     read_chunk,
+    row_counts,
     skipped_file,
     write_chunk,
 )
@@ -261,7 +262,7 @@ def stylize(arguments: StylizeArguments, out: Path) -> list[str]:
     chunks = plan(table, arguments)
     maker = PairMaker(arguments, state.device)
     with state.main_process_first():
-        claim(out, "stylize.json", arguments, "pairs")
+        claim(out, "stylize.json", arguments, "pairs", row_counts(table))
     turns = [partial(arguments.misalignment, variant) for variant in range(arguments.variants)]
     targets, tasks, photos = [], [], 0
     for split, number, rows in chunks[state.process_index :: state.num_processes]:

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from face_destyle import images
 from face_destyle.errors import PictureError, UserError
 from face_destyle.faces import FRAME_EYES
-from train.chunks import claim, encode_png, write_partial
+from train.chunks import claim, encode_png, row_counts, write_partial
 from train.console import one_line_errors
 from train.mesh import FIDUCIALS, FIVE, Array, Fitter, HeadMesh
 from train.photos import IMAGE_COLUMNS, open_photos
@@ -159,6 +159,8 @@ def read_photo(record: dict[str, Any], key: str) -> FacePhoto:
         picture = images.load_picture(content["bytes"] or content["path"])
         five = np.asarray(record["landmarks"], np.float32).reshape(5, 2)
         fiducials = np.asarray(record.get("fiducials") or (), np.float32).reshape(-1, 2)
+        if not np.isfinite(five).all() or np.linalg.norm(five[1] - five[0]) < 1:
+            raise ValueError("landmarks that are none")  # no frame can be laid by such eyes
     except (PictureError, ValueError, TypeError) as error:
         raise PictureError(f"{name} ({key}): {error}") from error
     if not len(fiducials):
@@ -252,8 +254,13 @@ def open_sources(arguments: ViewsArguments) -> list[DatasetDict]:
     """The photo datasets, pictures as bytes.
 
     Raises:
-        UserError: one that cannot be read, or has no landmarks.
+        UserError: one that cannot be read, or has no landmarks; two of the same name.
     """
+    names = Counter(Path(source).name for source in arguments.photos)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        # The keys of photos begin with it: two people would share one.
+        raise UserError(f"two sources are named {twice[0]}: rename one, or join them")
     tables = [open_photos(source) for source in arguments.photos]
     for source, table in zip(arguments.photos, tables, strict=True):
         for dataset in table.values():
@@ -277,7 +284,7 @@ def make_views(arguments: ViewsArguments, out: Path) -> Counter[str]:
     tables = open_sources(arguments)
     maker = ViewMaker(arguments)
     with state.main_process_first():
-        claim(out, "views.json", arguments, "views")
+        claim(out, "views.json", arguments, "views", [row_counts(table) for table in tables])
     disable_progress_bars()  # datasets draws one for each file, over that of the run
     mine = list(plan(tables, arguments))[state.process_index :: state.num_processes]
     reports = []

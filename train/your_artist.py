@@ -5,8 +5,9 @@
 
 It trains a style network from the artwork, makes portraits of the photos in the new style and in
 the old ones that the weights know (so that these are not forgotten), fine-tunes generator and
-discriminator on them, and measures both, before and after, on people that were held out. What is
-left in OUT/model is ready for `train.publish push`.
+discriminator on them, and measures both, before and after, on photos that were held out: of other
+people, where the photos have an `identity`. What is left in OUT/model is ready for
+`train.publish push`.
 
 The lengths are chosen to fill --minutes on this machine, and told before the work starts. The same
 command goes on where a killed one was: each stage leaves one thing, complete or absent.
@@ -234,7 +235,7 @@ class Artist:
         path.write_text(json.dumps(self.figures(self.arguments.init, known), indent=2) + "\n")
 
     def figures(self, weights: str, seen: list[str]) -> dict[str, Any]:
-        """The content of a metrics.json over the people that were held out."""
+        """The content of a metrics.json over the photos that were held out."""
         data, embedding = str(self.out / "pairs"), self.arguments.embedding
         return evaluate(weights, data, embedding, "test", [], seen, 0)[0]
 

@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from benchmarks.two_stage_real import POINTS, Heads, main
+from benchmarks.two_stage_real import POINTS, Heads, main, upright
 from face_destyle import TANN, TANNConfig
 from face_destyle.configs import config_from_dict
 from face_destyle.faces import FRAME_LANDMARKS
@@ -56,6 +57,28 @@ def test_who_takes_part_and_how_they_lie(tmp_path: Path) -> None:
     assert made.circle_psnr(squeezed.frontal, faces) < 18
 
 
+def test_landmarks_that_do_not_fit_are_brought_nearest_to_the_frame(tmp_path: Path) -> None:
+    """As those of a head turned aside: nearer to each other across, and the head is tilted."""
+    frame = np.array(FRAME_LANDMARKS)
+    tilt = np.array([[0.94, -0.34], [0.34, 0.94]])
+    points = ((frame - frame.mean(0)) * (0.5, 1.0)) @ tilt.T + 64
+    picture = Image.new("RGB", (128, 128))
+    ImageDraw.Draw(picture).ellipse((46, 40, 78, 72), fill="white")
+    picture.save(tmp_path / "a.png")
+    row = {"file": "a.png"}
+    for name, (x, y) in zip(POINTS, points, strict=True):
+        row |= {f"lmx_{name}": str(x), f"lmy_{name}": str(y)}
+    # u = a x - b y + c and v = b x + a y + d: least squares over the five points.
+    (x, y), one, none = points.T, np.ones(5), np.zeros(5)
+    known = np.concatenate([np.stack([x, -y, one, none], 1), np.stack([y, x, none, one], 1)])
+    a, b, c, d = np.linalg.lstsq(known, frame.T.ravel(), rcond=None)[0]
+    disc = np.asarray(upright(tmp_path, row, 1.0))[..., 0] > 127
+    before = np.asarray(picture)[..., 0] > 127
+    assert np.sqrt(disc.sum() / before.sum()) == pytest.approx(np.hypot(a, b), rel=0.02)
+    v, u = (float(place.mean()) for place in np.nonzero(disc))
+    assert (u, v) == pytest.approx((a * 62 - b * 56 + c, b * 62 + a * 56 + d), abs=0.7)
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "heads", SEEN)
     embedding = made.face_embedding(tmp_path / "embedding.safetensors")
@@ -78,6 +101,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fronts = write(tmp_path / "fronts", [(0, "front"), (1, "front")])
+    same = {f"lm{axis}_{point}": "5" for point in POINTS for axis in "xy"}
+    pointless = write(tmp_path / "pointless", SEEN, **same)
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "metadata.csv").write_text("file,identity\na.png,p0\n")
@@ -88,6 +113,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (fronts, [], "nobody is seen from the front and from a side"),
         (bare, [], "has no column pose"),
         (tmp_path / "none", [], "No such file"),
+        (pointless, [], "landmarks that are none"),
         (fronts, ["--stretch", "0"], "--stretch is above 0"),
         (fronts, ["--grid", "/no/where.png"], "is no folder"),
     ]

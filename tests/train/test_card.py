@@ -85,6 +85,17 @@ def test_so_does_that_of_a_fine_tuning(guided: Path) -> None:
     assert "| candy | 19.50 -> 19.50 | 0.700 -> 0.700 | - -> - | - -> - |" in text
 
 
+def test_nobody_is_counted_where_every_photo_may_be_of_another(guided: Path) -> None:
+    before = json.loads((guided / "metrics.json").read_text())
+    cards.write_finetuned_card(ROW, guided, "fdnn", "my artwork", before)
+    text = (guided / "README.md").read_text()
+    assert "on 3 photos of 2 people that\nwere held out" in text
+    (guided / "metrics.json").write_text(json.dumps(before | {"identities": 3}))
+    cards.write_finetuned_card(ROW, guided, "fdnn", "my artwork", before)
+    text = (guided / "README.md").read_text()
+    assert "on 3 photos that\nwere held out" in text and "people that" not in text
+
+
 def test_seen_and_unseen_styles_are_two_results_on_the_hub(guided: Path) -> None:
     metrics = json.loads((guided / "metrics.json").read_text())
     unseen = {"recovered": SCORES | {"psnr": 14.25, "ssim": 0.5}, "input": SCORES}
@@ -128,6 +139,16 @@ def test_a_classifier_has_its_own_card(classifier: Path) -> None:
     assert "Trained on portraits too." in text and "CelebA (test partition)" in text
 
 
+def test_a_classifier_has_the_figures_of_its_card(classifier: Path) -> None:
+    cards.write_card(ROW, classifier, {})
+    network = AttributeClassifier.from_pretrained(classifier)
+    cards.check_card(network, classifier)
+    metrics = (classifier / "metrics.json").read_text()
+    (classifier / "metrics.json").write_text(metrics.replace("0.8125", "0.8625"))
+    with pytest.raises(UserError, match="does not tell the figures"):
+        cards.check_card(network, classifier)
+
+
 def test_a_classifier_without_figures_gets_none(tmp_path: Path) -> None:
     AttributeClassifier().save_pretrained(tmp_path)
     (tmp_path / "README.md").unlink()
@@ -142,7 +163,19 @@ def test_a_card_tells_how_a_network_obeys(guided: Path) -> None:
     write(guided, "obedience.json", obedience())
     cards.write_card(ROW, guided, {})
     text = (guided / "README.md").read_text()
+    assert "Each attribute of each labelled face is flipped" in text
     assert "| Bald | 8 | 76.5% | 70.0% to 82.0% | 76.5% | 81.2% | 0.625 |" in text
+    assert "| portrait | all | 14.50 | 76.5% | 76.5% |" in text
+
+
+def test_a_network_without_attributes_flips_none(guided: Path) -> None:
+    kept = obedience()
+    del kept["obedience"]
+    write(guided, "obedience.json", kept)
+    cards.write_card(ROW, guided, {})
+    text = (guided / "README.md").read_text()
+    assert "part in training. It tells how often\ngender and age group are read otherwise" in text
+    assert "flipped" not in text and "*Changed*" not in text and "(*portrait*)" not in text
     assert "| portrait | all | 14.50 | 76.5% | 76.5% |" in text
 
 

@@ -185,6 +185,13 @@ def test_it_learns_what_can_be_seen() -> None:
     assert right.all()
 
 
+@pytest.mark.parametrize("epochs", [1, 9, 10, 11])
+def test_a_run_of_few_steps(epochs: int) -> None:
+    arguments = ClassifyArguments("", epochs=epochs, batch_size=2, config=TINY)  # a step each
+    network = train_classifier(arguments, faces(2))
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
 def test_what_a_run_leaves(tmp_path: Path, data: Path) -> None:
     arguments = ClassifyArguments(str(data), epochs=1, batch_size=4, held_out=0.5, config=TINY)
     metrics = classify(arguments, tmp_path / "out")

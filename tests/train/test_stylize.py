@@ -426,3 +426,21 @@ def test_a_folder_of_other_pairs_is_refused(
     assert "not empty" in said(capsys)
     assert contents(tmp_path / "pairs") == before
     assert [path.name for path in occupied.iterdir()] == ["holiday.png"]
+
+
+def test_a_run_whose_photos_have_changed_is_another(
+    style: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = made.photos(tmp_path / "photos", count=2), tmp_path / "pairs"
+    assert run(source, style, out) == 0
+    path = out / "stylize.json"
+    told = json.loads(path.read_text())
+    assert told.pop("rows") == {"train": 2}
+    source.rename(tmp_path / "before")
+    made.photos(source, count=3)
+    capsys.readouterr()
+    assert run(source, style, out) == 2
+    assert "of other photos" in said(capsys)
+    # A folder of before rows were written down goes on.
+    path.write_text(json.dumps(told, indent=2))
+    assert run(source, style, out) == 0

@@ -1,5 +1,6 @@
 """Views: the angles and splits that were asked for, and the same whatever happens on the way."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,46 @@ def test_a_folder_of_other_views_is_refused(
     assert run(photos, mesh, tmp_path / "views", "--views", "2") == 2
     assert "views of another run" in capsys.readouterr().err
     assert contents(tmp_path / "views") == before
+
+
+def test_a_run_whose_photos_have_changed_is_another(
+    mesh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write(tmp_path / "photos", [row(0, "p0")]), tmp_path / "views"
+    write(source, [row(9, "q")], "test")
+    assert run(source, mesh, out, "--views", "1") == 0
+    told = json.loads((out / "views.json").read_text())
+    assert told.pop("rows") == [{"test": 1, "train": 1}]
+    before = contents(out)
+    write(source, [row(1, "p1"), row(0, "p0")])
+    capsys.readouterr()
+    assert run(source, mesh, out, "--views", "1") == 2
+    assert "of other photos" in capsys.readouterr().err
+    # A folder of before rows were written down goes on.
+    (out / "views.json").write_text(json.dumps(told, indent=2))
+    assert run(source, mesh, out, "--views", "1") == 0
+    assert contents(out) == before
+
+
+def test_two_sources_of_one_name_are_refused(
+    photos: Path, mesh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write(tmp_path / photos.name, [row(5, "r")])
+    assert run(photos, mesh, tmp_path / "views", "--photos", f"{other}/") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"two sources are named {photos.name}" in line
+    assert not (tmp_path / "views").exists()
+
+
+@pytest.mark.parametrize("eye", [LANDMARKS[:2], [float("nan")] * 2, [float("inf"), 50.0]])
+def test_landmarks_that_are_none_leave_out_one_photo(
+    mesh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], eye: list[float]
+) -> None:
+    wrong = [*LANDMARKS[:2], *eye, *LANDMARKS[4:]]
+    folder = write(tmp_path / "photos", [row(0, "a", wrong), row(1, "b")])
+    write(folder, [row(2, "c")], "test")
+    assert run(folder, mesh, tmp_path / "views", "--views", "1") == 1
+    printed = capsys.readouterr()
+    assert "2 used" in printed.out and "1 broken" in printed.out
+    assert "photos-train-000000): landmarks that are none" in printed.err
+    assert read(tmp_path / "views", "train")["identity"][:] == ["b"]
