@@ -14,7 +14,9 @@ that says how it found them, that is held against the truth, in groups of true a
 """
 
 import argparse
+import hashlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from datasets import Dataset
 from tqdm import tqdm
 
@@ -36,6 +37,7 @@ from train.data import ALIGNED, alignments, column, decode, open_pairs
 from train.frozen import FaceEmbedding, find_frozen, sha256
 from train.groups import group_figures, people
 from train.memory import keep_freed_memory
+from train.recipe import recipe_beside, trained_with
 
 # What is measured, and how the table tells it; the last two need a face embedding.
 MEASURES = {
@@ -59,8 +61,8 @@ class TestSet:
         pairs: the whole split.
         rows: which of it are evaluated; the others are lists in their order.
         styles: of the portraits.
-        identities: who it is; the number of the row where the dataset does not say.
-        keys: of the photos.
+        identities: who it is; the key of the photo where the dataset does not say.
+        keys: of the photos; of `stored_key` where the dataset does not say.
         alignments: `(rows, 2, 3)`, frame -> portrait.
     """
 
@@ -111,14 +113,25 @@ class TestSet:
             wanted = missing[0] if missing else split
             narrowed = f" with a margin of {margin} or more" if margin and not missing else ""
             raise UserError(f"{source} has no pairs of {wanted}{narrowed}")
+        keys = [stored_key(pairs, row) if keys[row] is None else keys[row] for row in rows]
+        named = [identities[row] for row in rows]
         return cls(
             pairs,
             rows,
             [names[row] for row in rows],
-            [str(row if identities[row] is None else identities[row]) for row in rows],
-            [row if keys[row] is None else keys[row] for row in rows],
+            [str(k if who is None else who) for who, k in zip(named, keys, strict=True)],
+            keys,
             alignments(pairs, source)[rows],
         )
+
+
+def stored_key(pairs: Dataset, row: int) -> Any:
+    """What is the same for all pairs of one photo: its path, or its content inside a parquet.
+
+    A path there is a bare name, which photos of several folders may share.
+    """
+    photo = pairs[row]["photo"]
+    return hashlib.sha256(photo["bytes"]).hexdigest() if photo["bytes"] else photo["path"] or row
 
 
 @torch.inference_mode()
@@ -286,13 +299,18 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def seen_styles(weights: str) -> list[str]:
-    """The styles that the recipe beside the weights was trained on."""
-    path = weights_file(weights).with_name("recipe.yaml")
-    if not path.is_file():
-        raise UserError(
-            f"{weights} has no recipe.yaml: name the styles it was trained on by --seen"
-        )
-    return list(yaml.safe_load(path.read_text()).get("data", {}).get("styles", []))
+    """The styles that the recipe beside the weights was trained on.
+
+    Raises:
+        UserError: no recipe, or one that does not name them.
+    """
+    recipe = recipe_beside(weights)
+    if not recipe:
+        raise UserError(f"{weights} has no recipe.yaml: name the styles it learnt from by --seen")
+    styles = (recipe.get("data") or {}).get("styles")
+    if not styles:
+        raise UserError(f"{weights} was trained on all styles of its pairs: name them by --seen")
+    return list(styles)
 
 
 def judge_sha256(weights: str, embedding: str) -> str:
@@ -302,11 +320,20 @@ def judge_sha256(weights: str, embedding: str) -> str:
         UserError: the weights were trained to please it.
     """
     found = sha256(find_frozen(embedding, "a face embedding"))
-    path = weights_file(weights).with_name("recipe.yaml")
-    recipe = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    if recipe.get("loss", {}).get("identity_sha256") == found:
+    if found in trained_with(recipe_beside(weights)):
         raise UserError(f"{weights} was trained with {embedding}: judge by another face embedding")
     return found
+
+
+def load_model(weights: str) -> FaceModel:
+    """The network that is evaluated; a UserError where it does not take what pairs hold."""
+    model = FaceModel.from_pretrained(weights)
+    if model.input_size != images.FACE_SIDE:
+        raise UserError(
+            f"{weights} takes faces of {model.input_size} pixels, not {images.FACE_SIDE}: what "
+            "learns from views is measured by benchmarks.two_stage"
+        )
+    return model
 
 
 def evaluate(
@@ -323,8 +350,11 @@ def evaluate(
     """Evaluate one published folder; returns the content of metrics.json and the raw scores.
 
     Without an embedding both are without identity and rank-1.
+
+    Raises:
+        UserError: weights, pairs or embedding that cannot be used; styles that are not told.
     """
-    model = FaceModel.from_pretrained(weights)
+    model = load_model(weights)
     judged_by = {"identity_network_sha256": judge_sha256(weights, embedding)} if embedding else {}
     seen = seen_styles(weights) if seen is None else seen
     test = TestSet.open(data, split, styles, limit, variants, margin)
@@ -346,6 +376,13 @@ def evaluate(
         f"input_{m}": values for m, values in as_is.items()
     }
     return summary, raw | {"style": np.array(test.styles), "photo": np.array(test.keys, dtype=str)}
+
+
+def write_figures(summary: dict[str, Any], out: Path) -> None:
+    """Write figures as JSON; the file is whole or as it was."""
+    partial = out.with_name(f"{out.name}.partial")
+    partial.write_text(json.dumps(summary, indent=2) + "\n")
+    os.replace(partial, out)
 
 
 @one_line_errors
@@ -384,6 +421,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--variants starts at 1, --limit and --margin at 0")
     if given.people and not given.embedding:
         raise UserError("--people compares identity too: give --embedding")
+    groups = people(given.people, given.split) if given.people else {}
     summary, raw = evaluate(
         given.weights,
         given.data,
@@ -397,9 +435,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     if given.people:
         known = [name for name, row in summary["styles"].items() if row["seen"]]
-        summary["groups"] = group_figures(raw, known, people(given.people, given.split))
+        summary["groups"] = group_figures(raw, known, groups)
     if given.out:
-        given.out.write_text(json.dumps(summary, indent=2) + "\n")
+        write_figures(summary, given.out)
     if given.scores:
         np.savez_compressed(given.scores, **raw)  # type: ignore[arg-type]
     print(table(summary))  # noqa: T201

@@ -259,9 +259,12 @@ def open_run(run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
 def same_recipe(path: Path, recipe: Recipe) -> bool:
     """Whether a run's recipe.json says the same; what it does not mention has its default."""
     try:
-        found = config_from_dict(Recipe, dict(json.loads(path.read_text())), str(path))
+        stored = dict(json.loads(path.read_text()))
+        found = config_from_dict(Recipe, stored, str(path))
     except (ValueError, TypeError, UserError):  # no JSON, no mapping, other keys
         return False
+    if "earlier_sha256" not in stored.get("loss", {}):  # not told when the run began
+        recipe = replace(recipe, loss=replace(recipe.loss, earlier_sha256=()))
     return bool(found == recipe)
 
 
@@ -341,7 +344,7 @@ def fit(
         # A batch of the loader is the batch of all processes together.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
-    recipe = pin_networks(recipe)
+    recipe = pin_networks(recipe, init)
     open_run(run, recipe, accelerator)
     trainer = Trainer(recipe, accelerator, init)
     saved = checkpoints(run)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from face_destyle.errors import UserError
 from train.photos import load_table
 
 MEASURES = ("psnr", "ssim", "fsim", "identity", "rank1")
@@ -31,8 +32,14 @@ def people(photos: str, split: str) -> dict[str, dict[str, str]]:
     """The groups of each photo, `{"gender": {key: group}, "age": ...}`; unknown ones left out.
 
     The keys are those of train.photos, by which a pair names its photo.
+
+    Raises:
+        UserError: no such photos, or no such split of them.
     """
-    table = load_table(photos)[split]
+    splits = load_table(photos)
+    if split not in splits:
+        raise UserError(f"{photos} has no split {split}; it has {', '.join(splits)}")
+    table = splits[split]
     found: dict[str, dict[str, str]] = {}
     for kind, group in KINDS.items():
         if kind in table.column_names:

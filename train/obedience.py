@@ -17,9 +17,7 @@ portraits of one photo in several styles are not independent.
 """
 
 import argparse
-import json
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +26,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from tqdm import tqdm
 
 from face_destyle import AttributeClassifier, FaceModel, images, metrics
@@ -39,9 +36,10 @@ from train.classify import accuracies, margins, means
 from train.console import one_line_errors
 from train.data import decode
 from train.editing import HAIR_COLOURS, flip, labels
-from train.evaluate import TestSet, judge_sha256, seen_styles
+from train.evaluate import TestSet, judge_sha256, load_model, seen_styles, write_figures
 from train.frozen import FaceEmbedding, sha256
 from train.memory import keep_freed_memory
+from train.recipe import recipe_beside, trained_with
 
 BATCH = 32
 COLOURS = [NAMES.index(name) for name in HAIR_COLOURS]
@@ -68,9 +66,7 @@ def classifier_sha256(weights: str, judge: str) -> str:
         UserError: the weights were trained to please it.
     """
     found = sha256(weights_file(judge))
-    path = weights_file(weights).with_name("recipe.yaml")
-    recipe = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    if recipe.get("loss", {}).get("obedience_sha256") == found:
+    if found in trained_with(recipe_beside(weights)):
         raise UserError(f"{weights} was trained with {judge}: judge by another classifier")
     return found
 
@@ -324,14 +320,15 @@ def evaluate(
     """The content of the file of figures.
 
     Raises:
-        UserError: the weights were trained with a judge; nothing is labelled.
+        UserError: the weights were trained with a judge, or take no portraits of pairs; nothing
+            is labelled.
     """
+    model = load_model(weights)
     hashes = {
         "weights_sha256": sha256(weights_file(weights)),
         "judge_sha256": classifier_sha256(weights, judge),
         "identity_network_sha256": judge_sha256(weights, embedding),
     }
-    model = FaceModel.from_pretrained(weights)
     judges = Judges(AttributeClassifier.from_pretrained(judge), FaceEmbedding.load(embedding))
     kept, of_photos = measure_preservation(model, test, known, judges)
     summary = hashes | {
@@ -410,17 +407,11 @@ def main(argv: list[str] | None = None) -> int:
     if given.limit < 0:
         raise UserError("--limit starts at 0, which is all")
     seen = seen_styles(given.weights) if given.seen is None else given.seen.split(",")
-    if given.seen is None and not seen:
-        raise UserError(
-            f"{given.weights} was trained on all styles of its pairs: name them by --seen"
-        )
     test = TestSet.open(given.data, given.split, given.style, given.limit)
     known = labels(test.pairs, given.data)[test.rows]
     summary = evaluate(given.weights, given.judge, given.embedding, test, known, seen)
     if given.out:
-        partial = given.out.with_suffix(".partial")
-        partial.write_text(json.dumps(summary, indent=2) + "\n")
-        os.replace(partial, given.out)
+        write_figures(summary, given.out)
     print(table(summary))  # noqa: T201
     return 0
 

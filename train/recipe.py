@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from face_destyle.configs import config_from_dict
-from face_destyle.errors import UserError
+from face_destyle.errors import UserError, WeightsError
+from face_destyle.models.base import find_file, weights_file
 from train.augment import AugmentConfig
 from train.misalign import MisalignConfig
 from train.tiny import TinyConfig
@@ -96,6 +98,7 @@ class LossConfig:
     obedience: float = 0.0  # of the flipped attributes of data.attributes.flip
     obedience_sha256: str = ""  # of the classifier's weights: it never judges what it trained
     obedience_network: str = ""  # an attribute classifier: name, folder or Hub id
+    earlier_sha256: tuple[str, ...] = ()  # as both above, of the weights that a run starts from
     obedience_identity: float = 0.0  # how like each other photos with and without the flip are
     triplet: float = 0.0  # on the latent codes of views
     triplet_margin: float = 0.0  # alpha
@@ -156,6 +159,39 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         raise UserError(f"{path}: key {missing[0]} is missing")
     recipe: Recipe = config_from_dict(Recipe, fields, str(path))
     return recipe
+
+
+def recipe_beside(weights: str | Path) -> dict[str, Any]:
+    """The content of the recipe.yaml that lies beside weights; empty where none does.
+
+    Args:
+        weights: name, folder or Hub id.
+
+    Raises:
+        UserError: no such weights, a Hub that was not reached, a recipe that cannot be read.
+    """
+    weights_file(str(weights))  # it says what is wrong where there are none
+    try:
+        path = find_file(
+            str(weights), "recipe.yaml", None, {"revision": None, "force_download": False}
+        )
+    except WeightsError as error:
+        why = error.__cause__  # None: a folder without the file
+        unreached = isinstance(why, LocalEntryNotFoundError)  # which is an EntryNotFoundError too
+        if unreached or not isinstance(why, EntryNotFoundError | None):
+            raise
+        return {}
+    found = _parse(path.read_text(), str(path))
+    if not isinstance(found or {}, dict):
+        raise UserError(f"{path} holds no mapping")
+    return found or {}
+
+
+def trained_with(recipe: dict[str, Any]) -> set[str]:
+    """The hashes of all judging networks that a recipe.yaml says were pleased, now or earlier."""
+    loss = recipe.get("loss") or {}
+    own = (loss.get("identity_sha256"), loss.get("obedience_sha256"))
+    return {found for found in (*own, *loss.get("earlier_sha256", ())) if found}
 
 
 def dump_recipe(recipe: Recipe) -> str:

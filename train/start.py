@@ -15,7 +15,7 @@ from face_destyle.models.ifrp import IFRP
 from train.editing import ObedienceLoss
 from train.frozen import FaceEmbedding, PerceptualNetwork, find_frozen, sha256
 from train.losses import IdentityLoss, PerceptualLoss
-from train.recipe import LossConfig, NetworkConfig, Recipe
+from train.recipe import LossConfig, NetworkConfig, Recipe, recipe_beside, trained_with
 
 
 def numbers(config: NetworkConfig) -> Any:
@@ -140,10 +140,15 @@ def _require_network(config: LossConfig, name: str, what: str) -> None:
         raise UserError(f"loss.{name} needs a network: --set loss.{name}_network={what}")
 
 
-def pin_networks(recipe: Recipe) -> Recipe:
+def pin_networks(recipe: Recipe, init: str | None = None) -> Recipe:
     """The recipe with the hashes of face embedding and attribute classifier.
 
-    By these they are known again where they would judge what was trained to please them.
+    By these they are known again where they would judge what was trained to please them. Those
+    that judged the weights to start from still do not judge what becomes of these.
+
+    Args:
+        recipe: what is trained.
+        init: weights to start from, or None for fresh ones.
 
     Raises:
         UserError: the recipe was written for another file.
@@ -155,6 +160,10 @@ def pin_networks(recipe: Recipe) -> Recipe:
     if loss.obedience and loss.obedience_network:
         path = weights_file(loss.obedience_network)
         loss = _pinned(loss, "obedience", path, "the attribute classifier")
+    if init:
+        earlier = {*loss.earlier_sha256, *trained_with(recipe_beside(init))}
+        own = {loss.identity_sha256, loss.obedience_sha256}
+        loss = replace(loss, earlier_sha256=tuple(sorted(earlier - own)))
     return replace(recipe, loss=loss)
 
 

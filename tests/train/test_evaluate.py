@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 
-from face_destyle import FDNN, FDNNConfig, UserError, images, metrics
+from face_destyle import FDNN, TANN, FDNNConfig, TANNConfig, UserError, images, metrics
 from face_destyle.faces import FRAME_LANDMARKS
 from face_destyle.models.base import Recovered
 from face_destyle.models.similarity import compose
@@ -20,6 +21,7 @@ from train import evaluate
 from train.data import decode, open_pairs
 from train.frozen import FaceEmbedding, sha256
 from train.misalign import Misalignment
+from train.photos import load_table
 
 PEOPLE = 4
 SMALL = FDNNConfig(encoder_widths=(8, 8, 8, 8), code_rank=4, decoder_widths=(8, 8, 8), tail_width=8)
@@ -145,6 +147,51 @@ def test_rank1_is_about_people_and_not_about_photos(tmp_path: Path, parts: dict[
     assert summary["styles"]["negative"]["input"]["rank1"] == 0
 
 
+@pytest.mark.parametrize(
+    ("left_out", "parquet"),
+    [(("identity",), False), (("identity", "photo_key"), False), (("identity", "photo_key"), True)],
+)
+def test_a_photo_is_in_the_gallery_once(
+    tmp_path: Path, parts: dict[str, str], left_out: tuple[str, ...], parquet: bool
+) -> None:
+    """Also where the pairs do not say whose photo it is, or which."""
+    data = made.pairs(tmp_path / "pairs", count=PEOPLE, splits=("test",))
+    path = data / "test" / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["portrait_file_name"] = row["photo_file_name"]  # found again, with any embedding
+        for name in left_out:
+            del row[name]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    if parquet:
+        stored = load_table(str(data))["test"]
+        data = tmp_path / "stored"
+        data.mkdir()
+        stored.to_parquet(data / "test.parquet")
+    summary, raw = evaluate.evaluate(
+        parts["weights"], str(data), parts["embedding"], "test", [], ["negative"], 0
+    )
+    assert (summary["photos"], summary["gallery"], summary["identities"]) == (PEOPLE,) * 3
+    assert all(row["input"]["rank1"] == 1 for row in summary["styles"].values())
+    assert len(set(raw["photo"])) == PEOPLE
+
+
+def test_photos_of_one_name_are_two_photos(tmp_path: Path) -> None:
+    """In a parquet a picture's path is its bare name, whatever folder it was in."""
+    data = made.pairs(tmp_path / "pairs", count=2, splits=("test",))
+    stored = load_table(str(data))["test"].remove_columns(["photo_key", "identity"])
+    (tmp_path / "stored").mkdir()
+    table = stored.with_format("arrow")[:].to_pylist()
+    for row in table:
+        content = (Path(row["photo"]["path"])).read_bytes()
+        row["photo"] = {"bytes": content, "path": "face.png"}
+        row["portrait"] = row["photo"]
+    renamed = Dataset.from_list(table, features=stored.features)
+    renamed.to_parquet(tmp_path / "stored" / "test.parquet")
+    test = evaluate.TestSet.open(str(tmp_path / "stored"), "test", [], 0)
+    assert len(set(test.keys)) == len(set(test.identities)) == 2
+
+
 def test_the_table(parts: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert command(parts) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -209,6 +256,55 @@ def test_seen_styles_can_be_named(parts: dict[str, str], tmp_path: Path) -> None
     assert seen("posterized") == ["posterized"]
     assert seen("posterized,negative") == ["negative", "posterized"]
     assert seen("") == []
+
+
+def test_all_styles_are_not_unseen(
+    parts: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe without styles learnt from all of its pairs: which these were it does not say."""
+    weights = tmp_path / "all"
+    FDNN(SMALL).save_pretrained(weights)
+    given = parts | {"weights": str(weights)}
+    for data in ({}, {"styles": []}):
+        (weights / "recipe.yaml").write_text(yaml.safe_dump({"name": "all", "data": data}))
+        assert command(given) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "was trained on all styles" in line and "by --seen" in line
+    assert command(given, "--limit", "1", "--seen", "") == 0
+
+
+def test_figures_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "metrics.json"
+    evaluate.write_figures({"psnr": 1}, out)
+    before = out.read_text()
+
+    def full(path: Path, text: str) -> None:
+        with path.open("w") as file:
+            file.write(text[:5])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="no space"):
+        evaluate.write_figures({"psnr": 2}, out)
+    assert out.read_text() == before
+    monkeypatch.undo()
+    evaluate.write_figures({"psnr": 2}, out)
+    assert json.loads(out.read_text()) == {"psnr": 2}
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_people_are_looked_for_before_the_work(
+    parts: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(evaluate, "score", None)  # whoever measures fails
+    photos = str(made.photos(tmp_path / "photos", count=1))
+    for people, named in (("/nowhere", "/nowhere"), (photos, "has no split test; it has train")):
+        assert command(parts, "--people", people) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert named in line
 
 
 def test_only_the_plain_variant_is_evaluated(tmp_path: Path) -> None:
@@ -329,7 +425,10 @@ def test_bad_arguments_end_in_one_line(
     FDNN(SMALL).save_pretrained(pleased)
     loss = {"identity": 0.1, "identity_sha256": sha256(Path(parts["embedding"]))}
     (pleased / "recipe.yaml").write_text(yaml.safe_dump({"loss": loss}))
+    tiny = tmp_path / "tann"
+    TANN(TANNConfig()).save_pretrained(tiny)
     cases = [
+        ({"weights": str(tiny)}, [], "16 pixels, not 128: what learns from views is measured"),
         ({"weights": str(bare)}, [], "no recipe.yaml"),
         ({"weights": str(pleased)}, [], "judge by another face embedding"),
         ({"weights": "nobody"}, [], "nobody"),

@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from face_destyle import AttributeClassifier, AttributeClassifierConfig, Recovered, UserError
+from face_destyle import (
+    TANN,
+    AttributeClassifier,
+    AttributeClassifierConfig,
+    Recovered,
+    TANNConfig,
+    UserError,
+)
 from face_destyle.attributes import COUNT, NAMES, to_vector
 from tests.models import test_afrp, test_ifrp
 from tests.train import made
@@ -230,6 +237,17 @@ def test_the_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[s
         assert "| portrait | all |" in printed and "| portrait | unseen |" in printed
 
 
+def test_what_learns_from_views_is_measured_elsewhere(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge, embedding = save_judges(tmp_path)
+    TANN(TANNConfig()).save_pretrained(tmp_path / "tann")
+    options = ["--weights", str(tmp_path / "tann"), "--judge", judge, "--data", str(data)]
+    assert main([*options, "--embedding", embedding, "--seen", "negative"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "measured by benchmarks.two_stage" in line
+
+
 def test_who_may_not_judge(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     judge, embedding = save_judges(tmp_path)
     weights = tmp_path / "weights"
@@ -243,6 +261,7 @@ def test_who_may_not_judge(tmp_path: Path, data: Path, capsys: pytest.CaptureFix
     cases = [
         ({"obedience_sha256": hashes["obedience_sha256"]}, [], "judge by another classifier"),
         ({"identity_sha256": hashes["identity_sha256"]}, [], "judge by another face embedding"),
+        ({"earlier_sha256": list(hashes.values())}, [], "judge by another classifier"),
         ({}, ["--seen", ""], "no folder"),
         ({}, [], "name them by --seen"),
     ]

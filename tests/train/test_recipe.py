@@ -1,12 +1,22 @@
 """Recipes and `--set`: numbers as people write them, and mistakes in one line."""
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+import yaml
 
+from face_destyle import FDNN, FDNNConfig
 from face_destyle.errors import UserError
+from face_destyle.models import base
+from tests import hub_server
 from tests.train import made
-from train.recipe import load_recipe
+from train.evaluate import judge_sha256, seen_styles
+from train.frozen import sha256
+from train.obedience import classifier_sha256
+from train.recipe import load_recipe, recipe_beside
 
 
 @pytest.fixture
@@ -66,3 +76,67 @@ def test_a_wrong_file_is_one_line(content: bytes, said: str, path: Path) -> None
         load_recipe(path)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+class TestBesideWeightsOnTheHub:
+    """The recipe is fetched as the weights are: it says who may not judge them."""
+
+    SMALL = FDNNConfig(
+        encoder_widths=(8, 8, 8, 8), code_rank=4, decoder_widths=(8, 8, 8), tail_width=8
+    )
+
+    @pytest.fixture
+    def hub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.Hub]:
+        """It holds `org/bare`, weights without a recipe."""
+        FDNN(self.SMALL).save_pretrained(tmp_path / "run")
+        bare = hub_server.Repository.empty()
+        bare.commit({path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()})
+        with hub_server.serve() as hub:
+            hub.repositories["org/bare"] = bare
+            fetch = functools.partial(
+                huggingface_hub.hf_hub_download, endpoint=hub.url, cache_dir=tmp_path / "cache"
+            )
+            monkeypatch.setattr(base, "hf_hub_download", fetch)
+            monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            yield hub
+
+    def test_it_is_read(self, hub: hub_server.Hub, tmp_path: Path) -> None:
+        embedding = made.face_embedding(tmp_path / "face.safetensors")
+        judge = tmp_path / "run"  # any weights
+        loss = {
+            "identity_sha256": sha256(embedding),
+            "obedience_sha256": sha256(judge / "model.safetensors"),
+        }
+        recipe = {"loss": loss, "data": {"styles": ["candy"]}}
+        bare = hub.repositories["org/bare"]
+        bare.commit({"recipe.yaml": yaml.safe_dump(recipe).encode()})
+        assert seen_styles("org/bare") == ["candy"]
+        with pytest.raises(UserError, match="judge by another face embedding"):
+            judge_sha256("org/bare", str(embedding))
+        with pytest.raises(UserError, match="judge by another classifier"):
+            classifier_sha256("org/bare", str(judge))
+
+    def test_it_may_be_missing(self, hub: hub_server.Hub) -> None:
+        assert recipe_beside("org/bare") == {}
+        with pytest.raises(UserError, match="not on the Hub"):
+            recipe_beside("org/none")
+
+    def test_it_is_not_missing_where_the_hub_is(
+        self, hub: hub_server.Hub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The weights may be in the cache; what judged them is not known."""
+        base.weights_file("org/bare")
+        offline = functools.partial(base.hf_hub_download, local_files_only=True)
+        monkeypatch.setattr(base, "hf_hub_download", offline)
+        assert base.weights_file("org/bare").is_file()
+        with pytest.raises(UserError, match="the Hub was not reached"):
+            recipe_beside("org/bare")
+
+
+def test_a_recipe_beside_weights_is_a_mapping(tmp_path: Path) -> None:
+    FDNN(TestBesideWeightsOnTheHub.SMALL).save_pretrained(tmp_path)
+    assert recipe_beside(tmp_path) == {}
+    (tmp_path / "recipe.yaml").write_text("[1]")
+    with pytest.raises(UserError, match=r"recipe\.yaml holds no mapping"):
+        recipe_beside(tmp_path)
