@@ -14,7 +14,6 @@ one, in dB, with the 95 % interval over photos.
 """
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from face_destyle import FaceModel, images, metrics
 from face_destyle.errors import UserError
 from train.console import one_line_errors
 from train.data import decode
-from train.evaluate import judge_sha256
+from train.evaluate import judge_sha256, write_figures
 from train.frozen import FaceEmbedding
 from train.memory import keep_freed_memory
 from train.tiny import TinyConfig, make_tiny, named_tiny
@@ -270,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
     judge = FaceEmbedding.load(given.embedding)
     summary = summarize(test, score(pipelines, test, judge, TinyConfig(), given.seed))
     if given.out:
-        given.out.write_text(json.dumps(summary, indent=2) + "\n")
+        write_figures(summary, given.out)
     print(table(summary, names))
     return 0
 

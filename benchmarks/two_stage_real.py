@@ -11,7 +11,6 @@ reduced. `as it is` is that square before it was reduced. No pipeline has seen s
 
 import argparse
 import csv
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,10 @@ from benchmarks.two_stage import BATCH, BICUBIC, Pipeline, resized
 from face_destyle import images, metrics
 from face_destyle.errors import PictureError, UserError
 from face_destyle.faces import FRAME_LANDMARKS
+from face_destyle.pasting import invert, similarity
 from train.console import one_line_errors
+from train.evaluate import write_figures
 from train.frozen import FaceEmbedding
-from train.raster import similarity
 from train.tiny import SIDE
 
 POINTS = ("eyeL", "eyeR", "nose", "mouthL", "mouthR")
@@ -109,9 +109,7 @@ def upright(folder: Path, row: dict[str, str], stretch: float) -> Image.Image:
     picture = Image.fromarray(np.pad(np.asarray(picture), edges, "edge"))
     points += EDGE
     frame = np.array(FRAME_LANDMARKS, np.float32)
-    forward = similarity(points.astype(np.float32), frame)
-    turn = np.linalg.inv(forward[:, :2])
-    back = np.concatenate([turn, -turn @ forward[:, 2:]], axis=1).ravel().tolist()
+    back = invert(similarity(points.astype(np.float32), frame)).ravel().tolist()
     size = (images.FACE_SIDE, images.FACE_SIDE)
     return picture.transform(size, Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
 
@@ -183,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     found = recover_all([*pipelines, Pipeline(BICUBIC)], heads)
     summary = summarize(heads, found, FaceEmbedding.load(given.embedding))
     if given.out:
-        given.out.write_text(json.dumps(summary, indent=2) + "\n")
+        write_figures(summary, given.out)
     if given.grid:
         grid(heads, found, given.columns).save(given.grid)
     for name, poses in summary.items():

@@ -105,7 +105,18 @@ def compose(outer: Matrix, inner: Matrix) -> Matrix:
     return composed
 
 
-def invert(matrix: Matrix) -> Matrix:
+def similarity(source: Floats, target: Floats) -> Floats:
+    """The `(2, 3)` similarity that brings points `(P, 2)` nearest to others (Umeyama 1991)."""
+    centre, middle = source.mean(0), target.mean(0)
+    x, y = (source - centre).T
+    u, v = (target - middle).T
+    spread = float((x * x + y * y).sum())
+    cos, sin = float((x * u + y * v).sum()) / spread, float((x * v - y * u).sum()) / spread
+    linear = np.array([[cos, -sin], [sin, cos]], np.float32)
+    return np.concatenate([linear, (middle - linear @ centre)[:, None]], axis=1)
+
+
+def invert(matrix: Matrix | Floats) -> Matrix:
     """The matrix that undoes this one."""
     return np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
 

@@ -79,15 +79,8 @@ def head_frame(face: Face) -> Matrix:
     """
     frame = face.matrix
     if face.landmarks:
-        seen, places = (np.array(p) @ (1, 1j) for p in (face.landmarks, FRAME_LANDMARKS))
-        spread = seen - seen.mean()
-        factor = np.vdot(spread, places) / np.vdot(spread, spread)
-        shift = places.mean() - factor * seen.mean()
-        frame = pasting.invert(
-            np.array(
-                [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
-            )
-        )
+        seen, places = (np.array(p, np.float32) for p in (face.landmarks, FRAME_LANDMARKS))
+        frame = pasting.invert(pasting.similarity(seen, places))
     aside = (1 - LOOSE) * (SIDE - 1) / 2
     return pasting.compose(frame, np.array([[LOOSE, 0, aside], [0, LOOSE, aside]]))
 

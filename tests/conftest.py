@@ -6,7 +6,9 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,3 +41,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Of a demo with weights for every study."""
+    from tests import demo_site  # gradio, which only the demo's tests need
+
+    with demo_site.all_published():
+        yield demo_site.serve()[1]
+
+
+@pytest.fixture
+def client(url: str, tmp_path: Path) -> Any:
+    """A program at that demo."""
+    from tests import demo_site
+
+    return demo_site.connect(url, tmp_path / "received")

@@ -2,7 +2,6 @@
 
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,10 @@ from PIL import Image
 from face_destyle import FaceModel, FaceRecovery, images
 from face_destyle.faces import find_faces
 from spaces_app import files, framing, whole
-from tests import demo_site, drawn
-from tests.demo_site import assert_sentence, connect, difference, opened, same
+from tests import drawn
+from tests.demo_site import assert_sentence, difference, opened, same
 
 PORTRAITS = framing.EXAMPLES / "whole-two-portraits.png"
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with demo_site.all_published():
-        yield demo_site.serve()[1]
-
-
-@pytest.fixture
-def client(url: str, tmp_path: Path) -> Client:
-    return connect(url, tmp_path / "received")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The tabs of the later studies as a program sees them: the pictures of the package."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +17,7 @@ from spaces_app import guided, results, tiny, turned
 from spaces_app.common import AFRP as AFRP_NAME
 from spaces_app.framing import enlarged
 from tests import demo_site, drawn
-from tests.demo_site import assert_sentence, connect, difference, opened, same
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with demo_site.all_published():
-        yield demo_site.serve()[1]
-
-
-@pytest.fixture
-def client(url: str, tmp_path: Path) -> Client:
-    return connect(url, tmp_path / "received")
+from tests.demo_site import assert_sentence, difference, opened, same
 
 
 def test_a_turned_portrait(client: Client, portrait_file: Path, portrait: Image.Image) -> None:

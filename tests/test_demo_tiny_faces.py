@@ -16,22 +16,11 @@ from face_destyle import FaceModel, images, pasting
 from face_destyle.faces import FRAME_LANDMARKS, Face, default_finder, find_faces
 from spaces_app import framing, tiny_faces
 from tests import demo_site, drawn
-from tests.demo_site import assert_sentence, connect, difference, opened, same
+from tests.demo_site import assert_sentence, difference, opened, same
 
 PORTRAITS = framing.EXAMPLES / "whole-two-portraits.png"
 ONE = framing.EXAMPLES / "photo-astronaut.png"
 UPLOAD = {"path": str(PORTRAITS)}
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with demo_site.all_published():
-        yield demo_site.serve()[1]
-
-
-@pytest.fixture
-def client(url: str, tmp_path: Path) -> Client:
-    return connect(url, tmp_path / "received")
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ among the former.
 
 import argparse
 import hashlib
-import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +37,7 @@ from train.console import one_line_errors
 from train.data import ALIGNED, alignments, column, decode, open_pairs
 from train.editing import labels, stated
 from train.ema import EMA
+from train.evaluate import write_figures
 from train.frozen import sha256
 from train.memory import keep_freed_memory
 from train.photos import Photo, open_photos, read_photos
@@ -404,9 +403,7 @@ def classify(arguments: ClassifyArguments, out: Path) -> dict[str, Any]:
             if name not in ("photos", "stylized", "config")
         },
     }
-    partial = out / "metrics.partial"
-    partial.write_text(json.dumps(metrics, indent=2) + "\n")
-    os.replace(partial, out / "metrics.json")
+    write_figures(metrics, out / "metrics.json")
     return metrics
 
 

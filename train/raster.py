@@ -57,17 +57,6 @@ def rasterize(
     return pixels, triangle[chosen], np.stack([u, v, 1 - u - v], axis=1).astype(np.float32)
 
 
-def similarity(source: Array, target: Array) -> Array:
-    """The `(2, 3)` similarity that brings points `(P, 2)` nearest to others (Umeyama 1991)."""
-    centre, middle = source.mean(0), target.mean(0)
-    x, y = (source - centre).T
-    u, v = (target - middle).T
-    spread = float((x * x + y * y).sum())
-    cos, sin = float((x * u + y * v).sum()) / spread, float((x * v - y * u).sum()) / spread
-    linear = np.array([[cos, -sin], [sin, cos]], np.float32)
-    return np.concatenate([linear, (middle - linear @ centre)[:, None]], axis=1)
-
-
 def sample(texture: Array, points: Array) -> Array:
     """Read `(H, W, C)` at x, y `(N, 2)` between its pixels, linearly; outside it, its edge."""
     height, width = texture.shape[:2]

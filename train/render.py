@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from face_destyle import images
+from face_destyle.pasting import similarity
 from train.mesh import FIVE, Array, Fit, HeadMesh, points_of
-from train.raster import fold, grown, likeness, rasterize, sample, similarity, without
+from train.raster import fold, grown, likeness, rasterize, sample, without
 
 SIDE = images.FACE_SIDE
 FINER = 2  # views are rendered this many times finer, and reduced

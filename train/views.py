@@ -33,11 +33,12 @@ from tqdm import tqdm
 from face_destyle import images
 from face_destyle.errors import PictureError, UserError
 from face_destyle.faces import FRAME_EYES
+from face_destyle.pasting import similarity
 from train.chunks import claim, encode_png, row_counts, write_partial
 from train.console import one_line_errors
 from train.mesh import FIDUCIALS, FIVE, Array, Fitter, HeadMesh
 from train.photos import IMAGE_COLUMNS, open_photos
-from train.raster import fold, sample, similarity
+from train.raster import fold, sample
 from train.render import TurnedHead, View
 
 ANGLES = (15, 30, 45, 60, 75, 90)  # to either side

@@ -5,10 +5,11 @@ import pytest
 from PIL import Image, ImageOps
 
 from face_destyle.faces import FRAME_LANDMARKS
+from face_destyle.pasting import similarity
 from tests import drawn
 from tests.train import heads
 from train.mesh import FIVE, Fitter, HeadMesh
-from train.raster import fold, likeness, rasterize, sample, similarity, without
+from train.raster import fold, likeness, rasterize, sample, without
 from train.render import TurnedHead, View, turned_head
 
 FRAME = np.eye(2, 3, dtype=np.float32)
