@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.two_stage import BATCH, BICUBIC, Pipeline, resized
+from benchmarks.two_stage import parse_pipeline
 from face_destyle import images, metrics
 from face_destyle.errors import PictureError, UserError
 from face_destyle.faces import FRAME_LANDMARKS
 from face_destyle.pasting import invert, similarity
 from train.console import one_line_errors
-from train.evaluate import write_figures
+from train.evaluate_views import BATCH, BICUBIC, Pipeline, resized
+from train.figures import write_figures
 from train.frozen import FaceEmbedding
 from train.tiny import SIDE
 
@@ -176,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     for path in (given.out, given.grid):
         if path and not path.parent.is_dir():
             raise UserError(f"{path} cannot be written: {path.parent} is no folder")
-    pipelines = [Pipeline.parse(text, given.embedding) for text in given.pipeline]
+    pipelines = [parse_pipeline(text, given.embedding)[0] for text in given.pipeline]
     heads = Heads.read(given.data, given.stretch)
     found = recover_all([*pipelines, Pipeline(BICUBIC)], heads)
     summary = summarize(heads, found, FaceEmbedding.load(given.embedding))

@@ -11,9 +11,12 @@ from face_destyle import AttributeClassifier, HubModel, Stylizer
 from face_destyle.errors import UserError
 from face_destyle.models.base import WEIGHTS_FILE
 from face_destyle.published import Published
-from train import classify, obedience
-from train.evaluate import MEASURES, table
+from train import classify, evaluate_views, obedience
+from train.evaluate import table
+from train.evaluate_views import TURNED
+from train.figures import told
 from train.frozen import sha256
+from train.recipe import recipe_beside
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Photo sets of the table of published weights that are on the Hub too.
@@ -21,6 +24,7 @@ DATASETS = {"CelebA": "flwrlabs/celeba"}
 OBEDIENCE_FILE = "obedience.json"
 # The columns of the smaller tables.
 SHOWN = ("psnr", "ssim", "identity", "rank1")
+BESIDE = ("psnr", "identity", "rank1")  # what a cell holds where several networks are columns
 
 
 def card_data(
@@ -34,28 +38,14 @@ def card_data(
         base: repository or name of the weights that these were fine-tuned from.
         pipeline_tag: the Hub's word for what the network does.
     """
-    results = [
-        EvalResult(
-            task_type="image-to-image",
-            dataset_type="aligned-face-portraits",
-            dataset_name=f"stylized test photos, {group} styles",
-            # What is the same but for its name is merged into one.
-            dataset_config=f"{group} styles",
-            dataset_split="test",
-            metric_type=measure,
-            metric_name=measure.upper(),
-            metric_value=figures["recovered"][measure],
-        )
-        for group, figures in metrics.get("means", {}).items()
-        for measure in ("psnr", "ssim")
-    ]
+    results = model_index(metrics)
     return ModelCardData(
         license="other",
         license_name="research-non-commercial",
         license_link="https://github.com/face-destyle/face-destyle#licences",
         library_name="face_destyle",
         pipeline_tag=pipeline_tag,
-        tags=["face", "portrait", "face-destyle"],
+        tags=["face", "super-resolution" if of_views(metrics) else "portrait", "face-destyle"],
         datasets=[repo for name, repo in DATASETS.items() if name in row.data] or None,
         base_model=base or None,
         metrics=["psnr", "ssim"] if results else None,
@@ -64,9 +54,93 @@ def card_data(
     )
 
 
-def told(figures: dict[str, float], measures: tuple[str, ...] = SHOWN) -> list[str]:
-    """Figures as the cells of a table; "-" for what was not measured."""
-    return [MEASURES[m].format(figures[m]) if m in figures else "-" for m in measures]
+def of_views(metrics: dict[str, Any]) -> bool:
+    """Whether figures are of a network that learns from views, which are told by angle."""
+    return "angles" in metrics
+
+
+def model_index(metrics: dict[str, Any]) -> list[EvalResult]:
+    """The means of metrics.json as the Hub shows them."""
+    kind, tested = "aligned-face-portraits", "stylized test photos"
+    # What is the same but for its name is merged into one.
+    configs = {group: f"{group} styles" for group in ("seen", "unseen")}
+    if of_views(metrics):
+        kind, tested = "tiny-turned-faces", "tiny test photos of turned heads"
+        turned = [angle for angle in metrics["angles"] if int(angle) >= TURNED]
+        configs = {"turned": " to ".join(dict.fromkeys(turned[:1] + turned[-1:])) + " degrees"}
+    return [
+        EvalResult(
+            task_type="image-to-image",
+            dataset_type=kind,
+            dataset_name=f"{tested}, {configs[group]}",
+            dataset_config=configs[group],
+            dataset_split="test",
+            metric_type=measure,
+            metric_name=measure.upper(),
+            metric_value=figures["recovered"][measure],
+        )
+        for group, figures in metrics.get("means", {}).items()
+        for measure in ("psnr", "ssim")
+    ]
+
+
+def figures_table(network: HubModel, metrics: dict[str, Any]) -> str:
+    """The figures of metrics.json as the table of a card."""
+    if isinstance(network, AttributeClassifier):
+        return classify.markdown(metrics)
+    return evaluate_views.table(metrics) if of_views(metrics) else table(metrics)
+
+
+def read_beside(path: Path, section: str, command: str) -> dict[str, Any]:
+    """The content of a file of other figures.
+
+    Raises:
+        UserError: it is missing, or has no such section; says which command writes one.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: run {command} --out {path} first")
+    content: dict[str, Any] = json.loads(path.read_text())
+    if section not in content:
+        raise UserError(f"{path} has no {section}: this card takes what {command} writes")
+    return content
+
+
+def beside_views(others: dict[str, Path], metrics: dict[str, Any]) -> str:
+    """What benchmarks.two_stage wrote as Markdown: of each file a line and a table.
+
+    Args:
+        others: the files, by what they are called.
+        metrics: the content of the network's own metrics.json.
+
+    Raises:
+        UserError: a file is missing, is of something else, was measured without the network's own
+            weights, or by another face embedding.
+    """
+    tables, judge = [], "identity_network_sha256"
+    for label, path in others.items():
+        content = read_beside(path, "angles", "benchmarks.two_stage")
+        measured = content.get("weights_sha256")
+        if not isinstance(measured, dict) or [metrics["weights_sha256"]] not in measured.values():
+            raise UserError(
+                f"{path} was measured without these weights: measure them beside others"
+            )
+        if judge in metrics and content[judge] != metrics[judge]:
+            raise UserError(f"{path} was measured by another face embedding: measure again")
+        photos = max(row["photos"] for row in content["angles"].values())
+        measures = BESIDE if judge in metrics else BESIDE[:1]
+        tables += [f"{label}, on {photos} photos:", pipelines_table(content["angles"], measures)]
+    return "\n\n".join(tables)
+
+
+def pipelines_table(angles: dict[str, Any], measures: tuple[str, ...]) -> str:
+    """Figures by angle as a Markdown table, one column a pipeline."""
+    names = [name for name, row in next(iter(angles.values())).items() if isinstance(row, dict)]
+    head = ["angle (degrees)", *names]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for angle, row in angles.items():
+        cells = [angle, *(" / ".join(told(row[name], measures)) for name in names)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def beside_table(others: dict[str, Path]) -> str:
@@ -76,9 +150,7 @@ def beside_table(others: dict[str, Path]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for label, path in others.items():
-        if not path.is_file():
-            raise UserError(f"{path} does not exist: run train.evaluate --out {path} first")
-        content = json.loads(path.read_text())
+        content = read_beside(path, "means", "train.evaluate")
         means, cells = content["means"], [str(content["photos"])]
         for group in ("seen", "unseen"):
             cells += told(means[group]["recovered"], SHOWN[:3])
@@ -99,7 +171,7 @@ def groups_table(metrics: dict[str, Any]) -> str:
         for name, row in groups.items():
             cells = [str(row["photos"])]
             for half in halves:
-                cells += told(row[half])
+                cells += told(row[half], SHOWN)
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines[1:])
 
@@ -111,7 +183,7 @@ def change_table(before: dict[str, Any], after: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for style, row in after["styles"].items():
-        old, new = (told(one["recovered"]) for one in (before["styles"][style], row))
+        old, new = (told(one["recovered"], SHOWN) for one in (before["styles"][style], row))
         cells = [f"{a} -> {b}" for a, b in zip(old, new, strict=True)]
         lines.append(f"| {style} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -119,7 +191,8 @@ def change_table(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 def measures_people(metrics: dict[str, Any]) -> bool:
     """Whether identity and rank-1 were measured, which need a face embedding."""
-    return all("identity" in row["recovered"] for row in metrics["styles"].values())
+    rows = metrics["angles" if of_views(metrics) else "styles"].values()
+    return all("identity" in row["recovered"] for row in rows)
 
 
 def read_metrics(folder: Path, name: str = "metrics.json") -> dict[str, Any]:
@@ -147,9 +220,8 @@ def check_card(network: HubModel, folder: Path) -> None:
     read_metrics(folder, OBEDIENCE_FILE)
     if not metrics or isinstance(network, Stylizer):
         return  # the card has no table
-    figures = classify.markdown if isinstance(network, AttributeClassifier) else table
     path = folder / "README.md"
-    if figures(metrics) not in path.read_text(encoding="utf-8"):
+    if figures_table(network, metrics) not in path.read_text(encoding="utf-8"):
         raise UserError(
             f"{path} does not tell the figures of metrics.json: write it anew, "
             "by train.publish card or train.your_artist"
@@ -198,7 +270,10 @@ def write_card(row: Published, folder: Path, others: dict[str, Path], notes: str
         raise UserError(f"{folder / 'metrics.json'} is missing: run train.{command} first")
     elif isinstance(network, AttributeClassifier):
         template, tag = "classifier.md", "image-classification"
-        facts |= {"metrics": metrics, "table": classify.markdown(metrics)}
+        facts |= {"metrics": metrics, "table": figures_table(network, metrics)}
+    elif of_views(metrics):
+        template = "frontal.md"
+        facts |= _frontal_facts(network, folder, metrics, others)
     else:
         template = "recovery.md"
         facts |= _recovery_facts(network, folder, metrics, others)
@@ -215,11 +290,28 @@ def _recovery_facts(
         "study": study(network),
         "metrics": metrics,
         "people": measures_people(metrics),
-        "table": table(metrics),
+        "table": figures_table(network, metrics),
         "groups": groups_table(metrics),
         "obeyed": obeyed,
         "obedience": obedience.table(obeyed) if obeyed else "",
         "beside": beside_table(others) if others else "",
+    }
+
+
+def _frontal_facts(
+    network: HubModel, folder: Path, metrics: dict[str, Any], others: dict[str, Path]
+) -> dict[str, Any]:
+    # train.fit saves a discriminator that took no part too.
+    loss = recipe_beside(folder).get("loss") or {}
+    return {
+        "study": study(network),
+        "judged": (folder / "discriminator").is_dir() and loss.get("adversarial") != 0,
+        "metrics": metrics,
+        "people": measures_people(metrics),
+        "coded": any("own" in row for row in metrics["angles"].values()),
+        "turned": TURNED,
+        "table": figures_table(network, metrics),
+        "beside": beside_views(others, metrics),
     }
 
 

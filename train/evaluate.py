@@ -11,12 +11,13 @@ the last two are not measured.
 
 Portraits that are turned (train.stylize --turns, --angles) are given as they are. Of a network
 that says how it found them, that is held against the truth, in groups of true angles.
+
+A network of tiny turned faces is measured on the views of train.views, by the angle of the head
+and beside bicubic enlargement (train.evaluate_views).
 """
 
 import argparse
 import hashlib
-import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,27 +31,22 @@ from tqdm import tqdm
 from face_destyle import FaceModel, images, metrics
 from face_destyle.errors import UserError
 from face_destyle.faces import FRAME_LANDMARKS
-from face_destyle.models.base import weights_file
 from face_destyle.models.similarity import parameters_of, transform
+from train import evaluate_views
 from train.console import one_line_errors
 from train.data import ALIGNED, alignments, column, decode, open_pairs
-from train.frozen import FaceEmbedding, find_frozen, sha256
+from train.figures import MEASURES, header, judge_sha256, mean_of, means, told_change, write_figures
+from train.frozen import FaceEmbedding
 from train.groups import group_figures, people
 from train.memory import keep_freed_memory
-from train.recipe import recipe_beside, trained_with
+from train.recipe import recipe_beside
+from train.tiny import SIDE
 
-# What is measured, and how the table tells it; the last two need a face embedding.
-MEASURES = {
-    "psnr": "{:.2f}",
-    "ssim": "{:.3f}",
-    "fsim": "{:.3f}",
-    "identity": "{:.3f}",
-    "rank1": "{:.1%}",
-}
 PIXEL_MEASURES = ("psnr", "ssim", "fsim")
 ERRORS = ("angle_error", "shift_error")
 BATCH = 32
 ANGLES = (0, 15, 30, 45)  # degrees; a portrait is counted with the nearest
+OF_PAIRS = ("style", "seen", "variants", "margin", "people")  # options that say nothing of views
 
 
 @dataclass(frozen=True)
@@ -251,18 +247,15 @@ def summarize(
         styles[name] = {
             "seen": name in seen,
             "portraits": int(chosen.sum()),
-            "recovered": {m: round(float(recovered[m][chosen].mean()), 4) for m in measured},
-            "input": {m: round(float(as_is[m][chosen].mean()), 4) for m in measured},
+            "recovered": means(recovered, chosen, measured),
+            "input": means(as_is, chosen, measured),
         }
     groups = {}
     for group, wanted in (("seen", True), ("unseen", False)):
         members = [row for row in styles.values() if row["seen"] is wanted]
         if members:
             groups[group] = {
-                kind: {
-                    m: round(float(np.mean([row[kind][m] for row in members])), 4) for m in measured
-                }
-                for kind in ("recovered", "input")
+                kind: mean_of([row[kind] for row in members]) for kind in ("recovered", "input")
             }
     return {"styles": styles, "means": groups}
 
@@ -279,11 +272,7 @@ def table(summary: dict[str, Any]) -> str:
     rows = [(n, "seen" if r["seen"] else "unseen", r) for n, r in summary["styles"].items()]
     rows += [(f"**mean {n}**", "", r) for n, r in summary["means"].items()]
     for name, kind, row in rows:
-        before, after = row["input"], row["recovered"]
-        cells = [
-            f"{text.format(before[m])} -> {text.format(after[m])}" if m in after else "-"
-            for m, text in MEASURES.items()
-        ]
+        cells = told_change(row["input"], row["recovered"], tuple(MEASURES))
         lines.append(f"| {name} | {kind} | {' | '.join(cells)} |")
     if "alignment" in summary:
         lines += [
@@ -313,25 +302,14 @@ def seen_styles(weights: str) -> list[str]:
     return list(styles)
 
 
-def judge_sha256(weights: str, embedding: str) -> str:
-    """The hash of the face embedding that judges.
-
-    Raises:
-        UserError: the weights were trained to please it.
-    """
-    found = sha256(find_frozen(embedding, "a face embedding"))
-    if found in trained_with(recipe_beside(weights)):
-        raise UserError(f"{weights} was trained with {embedding}: judge by another face embedding")
-    return found
-
-
 def load_model(weights: str) -> FaceModel:
     """The network that is evaluated; a UserError where it does not take what pairs hold."""
     model = FaceModel.from_pretrained(weights)
     if model.input_size != images.FACE_SIDE:
+        elsewhere = ": train.evaluate measures it on views" if model.input_size == SIDE else ""
         raise UserError(
-            f"{weights} takes faces of {model.input_size} pixels, not {images.FACE_SIDE}: what "
-            "learns from views is measured by benchmarks.two_stage"
+            f"{weights} takes faces of {model.input_size} pixels, not {images.FACE_SIDE} as the "
+            f"portraits of pairs have{elsewhere}"
         )
     return model
 
@@ -355,19 +333,13 @@ def evaluate(
         UserError: weights, pairs or embedding that cannot be used; styles that are not told.
     """
     model = load_model(weights)
-    judged_by = {"identity_network_sha256": judge_sha256(weights, embedding)} if embedding else {}
+    judged_by = judge_sha256(weights, embedding) if embedding else None
     seen = seen_styles(weights) if seen is None else seen
     test = TestSet.open(data, split, styles, limit, variants, margin)
     judge = FaceEmbedding.load(embedding) if embedding else None
     recovered, as_is = score(model, test, judge, Path(weights).name)
-    photos = len(set(test.keys))
     summary = {
-        "weights_sha256": sha256(weights_file(weights)),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "photos": photos,
-        "gallery": photos,
-        "identities": len(set(test.identities)),
-        **judged_by,
+        **header(weights, model, len(set(test.keys)), len(set(test.identities)), judged_by),
         "margin": margin,
         **summarize(test, seen, recovered, as_is),
         **summarize_alignment(test, recovered),
@@ -378,47 +350,13 @@ def evaluate(
     return summary, raw | {"style": np.array(test.styles), "photo": np.array(test.keys, dtype=str)}
 
 
-def write_figures(summary: dict[str, Any], out: Path) -> None:
-    """Write figures as JSON; the file is whole or as it was."""
-    partial = out.with_name(f"{out.name}.partial")
-    partial.write_text(json.dumps(summary, indent=2) + "\n")
-    os.replace(partial, out)
+def evaluate_pairs(given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """`evaluate` by the options of the command, with the means of groups of people.
 
-
-@one_line_errors
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; exit code 2 with one line where something must be put right first."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--weights", required=True, help="name, folder or Hub id")
-    parser.add_argument("--data", required=True, help="pairs: folder, parquet folder or Hub id")
-    parser.add_argument(
-        "--embedding",
-        help="face embedding that took no part in training (docs/training.md says where one is);\n"
-        "without it identity and rank-1 are not measured",
-    )
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--style", action="append", default=[], help="all where none is given")
-    parser.add_argument("--seen", help="comma-separated; else from recipe.yaml beside the weights")
-    parser.add_argument("--limit", type=int, default=0, help="photos of each style; 0 for all")
-    parser.add_argument("--variants", type=int, default=1, help="of each photo and style")
-    parser.add_argument(
-        "--margin", type=int, default=0, help="only photos with so much of their surroundings"
-    )
-    parser.add_argument(
-        "--people", help="photos of --data with gender and age: means for groups of people too"
-    )
-    parser.add_argument("--out", type=Path, help="write metrics.json here")
-    parser.add_argument("--scores", type=Path, help="write every single score here (.npz)")
-    given = parser.parse_args(argv)
-    keep_freed_memory()
+    Raises:
+        UserError: as `evaluate`, or of `--people`.
+    """
     seen = None if given.seen is None else [name for name in given.seen.split(",") if name]
-    for path in (given.out, given.scores):
-        if path and not path.parent.is_dir():
-            raise UserError(f"{path} cannot be written: {path.parent} is no folder")
-    if given.variants < 1 or min(given.limit, given.margin) < 0:
-        raise UserError("--variants starts at 1, --limit and --margin at 0")
     if given.people and not given.embedding:
         raise UserError("--people compares identity too: give --embedding")
     groups = people(given.people, given.split) if given.people else {}
@@ -436,12 +374,70 @@ def main(argv: list[str] | None = None) -> int:
     if given.people:
         known = [name for name, row in summary["styles"].items() if row["seen"]]
         summary["groups"] = group_figures(raw, known, groups)
+    return summary, raw
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; exit code 2 with one line where something must be put right first."""
+    parser = _parser()
+    given = parser.parse_args(argv)
+    keep_freed_memory()
+    for path in (given.out, given.scores):
+        if path and not path.parent.is_dir():
+            raise UserError(f"{path} cannot be written: {path.parent} is no folder")
+    if given.variants < 1 or min(given.limit, given.margin) < 0:
+        raise UserError("--variants starts at 1, --limit and --margin at 0")
+    model = FaceModel.from_pretrained(given.weights)
+    if model.input_size == SIDE:
+        of_pairs = [n for n in OF_PAIRS if getattr(given, n) != parser.get_default(n)]
+        if of_pairs:
+            named = ", ".join(f"--{name}" for name in of_pairs)
+            raise UserError(f"{given.weights} is measured on views: leave out {named}")
+        summary, raw = evaluate_views.evaluate(
+            model, given.weights, given.data, given.embedding, given.split, given.limit
+        )
+        text = evaluate_views.table(summary)
+    else:
+        summary, raw = evaluate_pairs(given)
+        text = table(summary)
     if given.out:
         write_figures(summary, given.out)
     if given.scores:
         np.savez_compressed(given.scores, **raw)  # type: ignore[arg-type]
-    print(table(summary))  # noqa: T201
+    print(text)  # noqa: T201
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--weights", required=True, help="name, folder or Hub id")
+    parser.add_argument(
+        "--data", required=True, help="pairs, or views: folder, parquet folder or Hub id"
+    )
+    parser.add_argument(
+        "--embedding",
+        help="face embedding that took no part in training (docs/training.md says where one is);\n"
+        "without it identity and rank-1 are not measured",
+    )
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--style", action="append", default=[], help="all where none is given")
+    parser.add_argument("--seen", help="comma-separated; else from recipe.yaml beside the weights")
+    parser.add_argument(
+        "--limit", type=int, default=0, help="photos, of pairs in each style; 0 for all"
+    )
+    parser.add_argument("--variants", type=int, default=1, help="of each photo and style")
+    parser.add_argument(
+        "--margin", type=int, default=0, help="only photos with so much of their surroundings"
+    )
+    parser.add_argument(
+        "--people", help="photos of --data with gender and age: means for groups of people too"
+    )
+    parser.add_argument("--out", type=Path, help="write metrics.json here")
+    parser.add_argument("--scores", type=Path, help="write every single score here (.npz)")
+    return parser
 
 
 if __name__ == "__main__":

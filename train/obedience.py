@@ -36,7 +36,8 @@ from train.classify import accuracies, margins, means
 from train.console import one_line_errors
 from train.data import decode
 from train.editing import HAIR_COLOURS, flip, labels
-from train.evaluate import TestSet, judge_sha256, load_model, seen_styles, write_figures
+from train.evaluate import TestSet, load_model, seen_styles
+from train.figures import judge_sha256, write_figures
 from train.frozen import FaceEmbedding, sha256
 from train.memory import keep_freed_memory
 from train.recipe import recipe_beside, trained_with

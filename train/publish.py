@@ -387,7 +387,13 @@ def _parser() -> argparse.ArgumentParser:
     packing.add_argument("--average", action="append", default=[], type=Path, metavar="WEIGHTS")
     packing.add_argument("--recipe", type=Path, help="else the one beside the weights")
     writing = commands.add_parser("card", help="README.md from metrics.json")
-    writing.add_argument("--beside", action="append", default=[], metavar="LABEL=METRICS.json")
+    writing.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="LABEL=FILE.json",
+        help="other networks' metrics.json; of tiny turned faces what benchmarks.two_stage wrote",
+    )
     writing.add_argument("--notes", default="", help="a sentence on the training")
     pushing = commands.add_parser("push", help="upload to the Hub, and tag")
     pushing.add_argument("name", help="as in face_destyle/published.py, or a folder")

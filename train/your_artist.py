@@ -33,7 +33,8 @@ from train.card import write_finetuned_card
 from train.chunks import claim
 from train.console import one_line_errors
 from train.doctor import inspect
-from train.evaluate import evaluate, judge_sha256
+from train.evaluate import evaluate
+from train.figures import judge_sha256
 from train.fit import fit
 from train.frozen import PerceptualNetwork, sha256
 from train.holdout import count_photos, hold_out

@@ -1,7 +1,6 @@
-"""One network beside two in a row: what goes through them, by which angle, against whom."""
+"""One network beside two in a row: by which angle, against whom, by how much."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import nn
 
-from benchmarks.two_stage import Pipeline, ViewSet, main, resized, score, summarize
-from face_destyle import FDNN, TANN, FDNNConfig, TANNConfig, images, metrics
+from benchmarks.two_stage import main, summarize
+from face_destyle import FDNN, TANN, FDNNConfig, TANNConfig
 from face_destyle.configs import config_from_dict
-from face_destyle.models.base import Recovered
-from tests import drawn
 from tests.train import made
-from tests.train.test_triplet import TINY_TANN, YAWS, write_views
+from tests.train.test_triplet import TINY_TANN, write_views
+from train.evaluate_views import Pipeline, ViewSet, score
 from train.fit import check_data
-from train.frozen import FaceEmbedding
+from train.frozen import sha256
 from train.recipe import load_recipe
 from train.start import build
 from train.tiny import TinyConfig
@@ -47,53 +44,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Note(nn.Module):
-    """A stage that notes what it gets, and gives a face larger by two."""
-
-    def __init__(self, side: int):
-        super().__init__()
-        self.input_size, self.seen = side, torch.empty(0)
-
-    def forward(self, pictures: torch.Tensor) -> Recovered:
-        self.seen = pictures
-        return Recovered(resized(pictures, 2 * self.input_size) * 0.5)
-
-
-class TestPipeline:
-    def test_each_stage_gets_the_picture_of_the_one_before(self) -> None:
-        stages = (Note(16), Note(64))
-        tiny = drawn.faces(2, 16)
-        out = Pipeline("two", stages)(tiny)  # type: ignore[arg-type]
-        assert out.shape == (2, 3, 128, 128)
-        assert torch.equal(stages[0].seen, tiny)
-        between = images.from_uint8(images.to_uint8(resized(tiny, 32) * 0.5))
-        assert torch.equal(stages[1].seen, resized(between, 64))
-
-    def test_none_is_bicubic(self) -> None:
-        out = Pipeline("bicubic")(drawn.faces(2, 16))
-        assert torch.equal(out, resized(drawn.faces(2, 16), 128))
-        assert Pipeline("bicubic").codes(drawn.faces(2, 16)) is None
-
-
-def test_figures_by_angle(views: Path, embedding: Path) -> None:
+def test_the_first_beside_the_others(views: Path) -> None:
     test = ViewSet.open(str(views), "test", 0)
-    assert len(test.rows) == 3 * len(YAWS)
-    judge = FaceEmbedding.load(embedding)
-    clean = TinyConfig(noise=0.0, jpeg=0.0, soft=0.0)
-    clean = replace(clean, turns=replace(clean.turns, angle=0.0, scale=(1.0, 1.0), shift=0.0))
-    scores = score([Pipeline("bicubic"), Pipeline("again")], test, judge, clean, 0)
-    assert np.array_equal(scores["bicubic"]["psnr"], scores["again"]["psnr"])
-    frontal = np.flatnonzero(test.angles == 0)
-    tiny = resized(drawn.faces(3), 16)
-    expected = metrics.psnr(resized(tiny, 128), drawn.faces(3)).numpy()
-    assert np.allclose(scores["bicubic"]["psnr"][frontal], expected, atol=0.3)
+    scores = score([Pipeline("one"), Pipeline("again")], test, None, TinyConfig(), 0)
+    scores["again"]["psnr"] -= np.where(test.angles == 60, 2.0, 0.0)
     summary = summarize(test, scores)["angles"]
     assert list(summary) == ["0", "30", "60"]
     assert [summary[angle]["views"] for angle in summary] == [3, 6, 6]
-    means = [summary[angle]["bicubic"]["psnr"] for angle in summary]
-    assert means[0] > means[1] > means[2]
-    assert summary["60"]["again"]["behind"] == [0, 0, 0]
-    assert "behind" not in summary["60"]["bicubic"]
+    assert [summary[angle]["photos"] for angle in summary] == [3, 3, 3]
+    assert summary["30"]["again"]["behind"] == [0, 0, 0]
+    assert summary["60"]["again"]["behind"] == pytest.approx([2, 2, 2])
+    assert "behind" not in summary["60"]["one"]
 
 
 def test_the_command(
@@ -104,7 +65,11 @@ def test_the_command(
     options += ["--pipeline", f"tann={weights / 'tann'}", "--limit", "2"]
     options += ["--pipeline", f"two={weights / 'tann'},{weights / 'fdnn'}"]
     assert main(options) == 0
-    figures: dict[str, Any] = json.loads(out.read_text())["angles"]
+    content = json.loads(out.read_text())
+    tann, fdnn = (sha256(weights / name / "model.safetensors") for name in ("tann", "fdnn"))
+    assert content["weights_sha256"] == {"tann": [tann], "two": [tann, fdnn]}
+    assert content["identity_network_sha256"] == sha256(embedding)
+    figures: dict[str, Any] = content["angles"]
     assert figures["60"]["photos"] == 2 and figures["60"]["views"] == 4
     assert figures["30"]["tann"].keys() == {"psnr", "ssim", "identity", "rank1", "own", "other"}
     assert figures["30"]["tann"]["own"] > 0
@@ -147,8 +112,6 @@ def test_mistakes_are_one_line(
 def test_a_judge_that_trained_a_stage_is_refused(
     views: Path, embedding: Path, weights: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from train.frozen import sha256
-
     TANN.from_pretrained(weights / "tann").save_pretrained(tmp_path)
     loss = {"identity_sha256": sha256(embedding)}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"loss": loss}))
@@ -179,4 +142,4 @@ class TestRecipes:
         for field in ("images", "batch_size"):
             assert getattr(recipe.train, field) == getattr(ours.train, field)
         assert recipe.optimizer == ours.optimizer
-        assert recipe.loss.adversarial_after == ours.loss.adversarial_after
+        assert recipe.loss.adversarial == ours.loss.adversarial == 0

@@ -1,4 +1,4 @@
-"""Cards of networks that read attributes, and of those that obey them."""
+"""Cards of networks that read attributes, of those that obey them, of those that frontalize."""
 
 import json
 from dataclasses import replace
@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from face_destyle import AFRP, AttributeClassifier, published
+from face_destyle import AFRP, TANN, AttributeClassifier, TANNConfig, published
 from face_destyle.attributes import NAMES
+from face_destyle.configs import config_from_dict
 from face_destyle.errors import UserError
+from tests.train.test_triplet import TINY_TANN
 from train import card as cards
+from train import publish
 from train.frozen import sha256
 
 ROW = replace(published.WEIGHTS["fdnn"], name="guided", data="CelebA (test partition)")
@@ -183,3 +186,181 @@ def test_obedience_of_other_weights_is_refused(guided: Path) -> None:
     write(guided, "obedience.json", obedience() | {"weights_sha256": "another"})
     with pytest.raises(UserError, match=r"obedience\.json was measured on other weights"):
         cards.write_card(ROW, guided, {})
+
+
+def seen_from(psnr: float) -> dict[str, Any]:
+    """The figures of an angle, as train.evaluate writes them of views."""
+    scores = {"psnr": psnr, "ssim": 0.5, "identity": 0.25, "rank1": 0.125}
+    enlarged = scores | {"psnr": 12.5, "rank1": 0.0}
+    return {"views": 4, "input": enlarged, "recovered": scores, "own": 0.375, "other": 0.75}
+
+
+@pytest.fixture
+def frontal(tmp_path: Path) -> Path:
+    """A TANN as train.publish packs one, with its metrics.json."""
+    folder = tmp_path / "fdnn-tann"
+    TANN(config_from_dict(TANNConfig, TINY_TANN, "")).save_pretrained(folder)
+    means = {kind: seen_from(17.25)[kind] for kind in ("input", "recovered")}
+    figures = {
+        "photos": 4,
+        "gallery": 4,
+        "identities": 3,
+        "identity_network_sha256": "judge",
+        "angles": {"0": seen_from(19.5), "30": seen_from(18.5), "90": seen_from(16.0)},
+        "means": {"turned": means},
+    }
+    write(folder, "metrics.json", figures)
+    return folder
+
+
+FRONTAL_ROW = replace(ROW, name="fdnn-tann", paper="Yu et al.: Can We See More?, TPAMI 2020")
+
+
+class TestFrontal:
+    def test_the_card(self, frontal: Path) -> None:
+        cards.write_card(FRONTAL_ROW, frontal, {}, "In two parts.")
+        text = (frontal / "README.md").read_text()
+        assert (
+            "| 30 | 4 | 12.50 -> 18.50 | 0.500 -> 0.500 | 0.250 -> 0.250 | 0.0% -> 12.5% " in text
+        )
+        assert "| **mean turned** |  | 12.50 -> 17.25 |" in text
+        assert "| 0.375 / 0.75 |" in text and "Codes: the mean" in text
+        assert "on 4 test photos of 3 people" in text and "Rank-1: the share" in text
+        assert "In two parts." in text and "CelebA (test partition)" in text
+        assert "It finds no face by itself." in text and "yu2020can" in text
+        for of_portraits in ("portrait", "styl", "painting", "FSIM", "Beside others"):
+            assert of_portraits not in text.replace("face_destyle", "").replace("face-destyle", "")
+
+    def test_the_model_index(self, frontal: Path) -> None:
+        cards.write_card(FRONTAL_ROW, frontal, {})
+        data = ModelCard.load(frontal / "README.md").data.to_dict()
+        assert data["tags"] == ["face", "super-resolution", "face-destyle"]
+        (index,) = data["model-index"]
+        (result,) = index["results"]
+        assert result["dataset"] == {
+            "name": "tiny test photos of turned heads, 30 to 90 degrees",
+            "type": "tiny-turned-faces",
+            "config": "30 to 90 degrees",
+            "split": "test",
+        }
+        found = {measure["name"]: measure["value"] for measure in result["metrics"]}
+        assert found == {"PSNR": 17.25, "SSIM": 0.5}
+
+    def test_a_discriminator_that_took_no_part_is_not_told_of(self, frontal: Path) -> None:
+        def told() -> bool:
+            cards.write_card(FRONTAL_ROW, frontal, {})
+            return "The discriminator it was trained with" in (frontal / "README.md").read_text()
+
+        assert not told()
+        (frontal / "discriminator").mkdir()
+        assert told()
+        (frontal / "recipe.yaml").write_text("loss: {adversarial: 0.0}")
+        assert not told()
+        (frontal / "recipe.yaml").write_text("loss: {adversarial: 0.01}")
+        assert told()
+
+    def test_what_was_not_measured(self, frontal: Path) -> None:
+        metrics = json.loads((frontal / "metrics.json").read_text())
+        del metrics["identity_network_sha256"], metrics["means"]
+        metrics["angles"] = {"0": metrics["angles"]["0"]}
+        row = metrics["angles"]["0"]
+        del row["own"], row["other"]
+        for kind in ("input", "recovered"):
+            row[kind] = {m: row[kind][m] for m in ("psnr", "ssim")}
+        (frontal / "metrics.json").write_text(json.dumps(metrics))
+        cards.write_card(FRONTAL_ROW, frontal, {})
+        text = (frontal / "README.md").read_text()
+        assert "| 0 | 4 | 12.50 -> 19.50 | 0.500 -> 0.500 | - | - |\n" in text
+        assert "Identity and rank-1\n(-) were not measured" in text
+        for absent in ("Rank-1: the share", "took no part", "Codes", "ean turned", "model-index"):
+            assert absent not in text
+
+    def test_figures_that_are_not_those_of_the_card(self, frontal: Path) -> None:
+        cards.write_card(FRONTAL_ROW, frontal, {})
+        network = TANN.from_pretrained(frontal)
+        cards.check_card(network, frontal)
+        metrics = (frontal / "metrics.json").read_text()
+        (frontal / "metrics.json").write_text(metrics.replace("18.5", "21.5"))
+        with pytest.raises(UserError, match="does not tell the figures"):
+            cards.check_card(network, frontal)
+        other = metrics.replace(json.loads(metrics)["weights_sha256"], "another")
+        (frontal / "metrics.json").write_text(other)
+        with pytest.raises(UserError, match="measured on other weights"):
+            cards.check_card(network, frontal)
+
+    def test_the_command(
+        self,
+        frontal: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setitem(published.WEIGHTS, "fdnn-tann", FRONTAL_ROW)
+        path = two_stage(frontal)
+        command = ["card", "--name", "fdnn-tann", "--cards", str(tmp_path)]
+        assert publish.main([*command, "--beside", f"Two networks in a row={path}"]) == 0
+        text = (frontal / "README.md").read_text()
+        assert (
+            "Two networks in a row, on 4 photos:\n\n| angle (degrees) | tann | two | bicubic |"
+            in text
+        )
+        assert "| 0 | 19.50 / 0.250 / 12.5% | 18.00 / 0.250 / 12.5% | 12.50 / " in text
+        assert "README.md" in publish.stage(frontal, tmp_path / "out")
+        assert publish.main([*command, "--beside", f"no={tmp_path / 'no.json'}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "run benchmarks.two_stage" in line
+
+
+def two_stage(folder: Path, **changes: Any) -> Path:
+    """A file as benchmarks.two_stage writes it, of the weights in a folder."""
+    measured = {
+        name: seen_from(psnr)["recovered"] | {"behind": [1.0, 0.5, 1.5]}
+        for name, psnr in (("tann", 19.5), ("two", 18.0), ("bicubic", 12.5))
+    }
+    content = {
+        "weights_sha256": {"tann": [sha256(folder / "model.safetensors")], "two": ["a", "b"]},
+        "identity_network_sha256": "judge",
+        "angles": {angle: {"views": 4, "photos": 4, **measured} for angle in ("0", "30")},
+    }
+    path = folder.parent / "two-stage.json"
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weights_sha256": {"tann": ["another"]}}, "measured without these weights"),
+        ({"weights_sha256": "of a metrics.json"}, "measured without these weights"),
+        ({"identity_network_sha256": "another"}, "measured by another face embedding"),
+    ],
+)
+def test_what_does_not_belong_beside_is_refused(
+    frontal: Path, changes: dict[str, Any], said: str
+) -> None:
+    before = (frontal / "README.md").read_text()
+    with pytest.raises(UserError, match=said):
+        cards.write_card(FRONTAL_ROW, frontal, {"two": two_stage(frontal, **changes)})
+    assert (frontal / "README.md").read_text() == before
+
+
+def test_figures_of_pairs_and_of_views_are_not_beside_each_other(
+    guided: Path, frontal: Path
+) -> None:
+    with pytest.raises(UserError, match=r"has no means: .* takes what train\.evaluate writes"):
+        cards.write_card(ROW, guided, {"two": two_stage(frontal)})
+    with pytest.raises(UserError, match=r"has no angles: .* takes what benchmarks\.two_stage"):
+        cards.write_card(FRONTAL_ROW, frontal, {"other": guided / "metrics.json"})
+
+
+def test_where_nobody_judged_the_others_are_told_by_pixels(frontal: Path) -> None:
+    metrics = json.loads((frontal / "metrics.json").read_text())
+    del metrics["identity_network_sha256"]
+    for row in (*metrics["angles"].values(), *metrics["means"].values()):
+        for kind in ("input", "recovered"):
+            del row[kind]["identity"], row[kind]["rank1"]
+    (frontal / "metrics.json").write_text(json.dumps(metrics))
+    cards.write_card(FRONTAL_ROW, frontal, {"two": two_stage(frontal)})
+    text = (frontal / "README.md").read_text()
+    assert "| 30 | 19.50 | 18.00 | 12.50 |" in text
+    assert "Each cell is PSNR in dB. All networks" in text

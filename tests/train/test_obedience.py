@@ -245,7 +245,7 @@ def test_what_learns_from_views_is_measured_elsewhere(
     options = ["--weights", str(tmp_path / "tann"), "--judge", judge, "--data", str(data)]
     assert main([*options, "--embedding", embedding, "--seen", "negative"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "measured by benchmarks.two_stage" in line
+    assert "train.evaluate measures it on views" in line
 
 
 def test_who_may_not_judge(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ from face_destyle.errors import UserError
 from face_destyle.models import base
 from tests import hub_server
 from tests.train import made
-from train.evaluate import judge_sha256, seen_styles
+from train.evaluate import seen_styles
+from train.figures import judge_sha256
 from train.frozen import sha256
 from train.obedience import classifier_sha256
 from train.recipe import load_recipe, recipe_beside

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from face_destyle.errors import UserError
 from tests.train import made
-from train.evaluate import judge_sha256
+from train.figures import judge_sha256
 from train.fit import Trainer, fit
 from train.frozen import sha256
 from train.recipe import Recipe, dump_recipe, load_recipe
