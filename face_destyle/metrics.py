@@ -141,3 +141,23 @@ def _torchmetrics() -> ModuleType:
             "PSNR and SSIM need torchmetrics: pip install 'face-destyle[eval]'"
         ) from error
     return image
+
+
+def equal_error(scores: torch.Tensor, known: torch.Tensor) -> float:
+    """The score at which false positives are as frequent as false negatives; nan for no such.
+
+    Args:
+        scores: of faces, `(N,)`.
+        known: 1 with, 0 without, nan for unknown.
+    """
+    without, with_it = scores[known == 0].sort().values, scores[known == 1].sort().values
+    if not len(without) or not len(with_it):
+        return float("nan")
+    every = torch.cat([without, with_it]).unique()  # type: ignore[no-untyped-call]
+    # Between two scores, where a rounding cannot turn one over.
+    places = torch.cat([every[:1] - 1, (every[1:] + every[:-1]) / 2, every[-1:] + 1])
+    missed = torch.searchsorted(with_it, places).double() / len(with_it)
+    alarms = 1 - torch.searchsorted(without, places).double() / len(without)
+    near = (missed - alarms).abs()
+    best = places[near == near.min()]
+    return float((best[0] + best[-1]) / 2)

@@ -14,9 +14,11 @@ among the former.
 
 import argparse
 import hashlib
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +32,7 @@ from tqdm import tqdm
 from face_destyle import AttributeClassifier, AttributeClassifierConfig, images
 from face_destyle.attributes import COUNT, NAMES
 from face_destyle.errors import UserError
+from face_destyle.metrics import equal_error
 from face_destyle.models.base import inference, weights_file
 from face_destyle.models.similarity import similarity, warp
 from train.augment import AugmentConfig, augment, draw, mirror
@@ -37,10 +40,11 @@ from train.console import one_line_errors
 from train.data import ALIGNED, alignments, column, decode, open_pairs
 from train.editing import labels, stated
 from train.ema import EMA
-from train.evaluate import write_figures
+from train.figures import write_figures
 from train.frozen import sha256
 from train.memory import keep_freed_memory
 from train.photos import Photo, open_photos, read_photos
+from train.robust import attacked
 
 Half = Literal["all", "even", "odd"]
 # Colours stay what they are: they are among what is to be read.
@@ -63,6 +67,7 @@ class ClassifyArguments:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     heaviest: float = 8.0  # largest weight of a rare answer
+    robust: float = 0.0  # length of the changes that it learns to withstand
     held_out: float = 0.1  # part of the training identities that thresholds are set on
     precision: Literal["bf16", "fp32"] = "bf16"
     ema_half_life: int = 5000  # in images
@@ -233,13 +238,18 @@ def train(arguments: ClassifyArguments, faces: Faces) -> AttributeClassifier:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, arguments.learning_rate, total_steps=steps, pct_start=rise
     )
+
+    def loss_on(pictures: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, arguments.precision == "bf16"):
+            logits = network(pictures)
+        return loss_of(logits.float(), known, weights)
+
     seen = 0
     with tqdm(total=steps, unit_scale=size, unit="image", desc="training") as bar:
         for epoch in range(arguments.epochs):
             for pictures, known in batches(faces, size, epoch, arguments.seed):
-                with torch.autocast("cpu", torch.bfloat16, arguments.precision == "bf16"):
-                    logits = network(pictures)
-                loss = loss_of(logits.float(), known, weights)
+                pictures = attacked(pictures, partial(loss_on, known=known), arguments.robust)
+                loss = loss_on(pictures, known)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -266,26 +276,6 @@ def margins(network: AttributeClassifier, pictures: torch.Tensor) -> torch.Tenso
             part = images.from_uint8(part) if part.dtype == torch.uint8 else part
             found.append(network(part).float() - borders)
     return torch.cat(found).clone()
-
-
-def equal_error(scores: torch.Tensor, known: torch.Tensor) -> float:
-    """The score at which false positives are as frequent as false negatives; nan for no such.
-
-    Args:
-        scores: of faces, `(N,)`.
-        known: 1 with, 0 without, nan for unknown.
-    """
-    without, with_it = scores[known == 0].sort().values, scores[known == 1].sort().values
-    if not len(without) or not len(with_it):
-        return float("nan")
-    every = torch.cat([without, with_it]).unique()
-    # Between two scores, where a rounding cannot turn one over.
-    places = torch.cat([every[:1] - 1, (every[1:] + every[:-1]) / 2, every[-1:] + 1])
-    missed = torch.searchsorted(with_it, places).double() / len(with_it)
-    alarms = 1 - torch.searchsorted(without, places).double() / len(without)
-    near = (missed - alarms).abs()
-    best = places[near == near.min()]
-    return float((best[0] + best[-1]) / 2)
 
 
 def with_thresholds(network: AttributeClassifier, photos: Faces) -> AttributeClassifier:
@@ -423,6 +413,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=plain.batch_size)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default=plain.precision)
     parser.add_argument("--learning-rate", type=float, default=plain.learning_rate)
+    parser.add_argument(
+        "--robust",
+        type=float,
+        default=plain.robust,
+        metavar="LENGTH",
+        help="learn to withstand changes of this length, as one vector of numbers in [-1, 1];\n"
+        "4 for one that trains a generator",
+    )
     parser.add_argument("--limit", type=int, default=0, help="photos to learn from; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
     given = vars(parser.parse_args(argv))
@@ -430,6 +428,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("portraits", "epochs", "batch_size"):
         if given[name] < 1:
             raise UserError(f"--{name.replace('_', '-')} starts at 1")
+    if not 0 <= given["robust"] < math.inf:
+        raise UserError("--robust starts at 0")
     if given["limit"] < 0:
         raise UserError("--limit starts at 0, which is all")
     out = given.pop("out")

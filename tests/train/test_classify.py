@@ -11,6 +11,7 @@ import torch
 
 from face_destyle import AttributeClassifier, AttributeClassifierConfig, UserError
 from face_destyle.attributes import COUNT, NAMES
+from face_destyle.metrics import equal_error
 from tests import drawn
 from tests.train import made
 from train.classify import (
@@ -20,7 +21,6 @@ from train.classify import (
     balance,
     batches,
     classify,
-    equal_error,
     half_of,
     is_held_out,
     loss_of,
