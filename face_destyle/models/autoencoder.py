@@ -42,7 +42,7 @@ class FaceAutoencoder(FaceModel):
                 config.decoder_blocks,
                 joined,
                 doubles[:-1],
-                config.norm,
+                config.decoder_norm,
             )
         )
         self.tail = JoiningBlock(
@@ -50,7 +50,7 @@ class FaceAutoencoder(FaceModel):
             config.tail_width,
             config.head_kernel,
             doubles[-1],
-            config.norm,
+            config.decoder_norm,
         )
         self.head = nn.Conv2d(
             config.tail_width,

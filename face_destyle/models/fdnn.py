@@ -43,6 +43,7 @@ class FDNNConfig:
     head_kernel: int = 3  # of the tail too
     head_shuffle: int = 2  # the last doubling is a pixel shuffle: a quarter of the work
     norm: Norm = "instance"
+    decoder_norm: Norm = "instance"  # of the decoder and the tail; pixel leaves no blots
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -74,6 +75,7 @@ class FDNNConfig:
             head_kernel=5,
             head_shuffle=1,
             norm="batch",
+            decoder_norm="batch",
         )
 
 

@@ -50,6 +50,7 @@ class IFRPConfig:
     head_kernel: int = 3  # of the tail too
     head_shuffle: int = 2  # the last doubling is a pixel shuffle: a quarter of the work
     norm: Norm = "instance"
+    decoder_norm: Norm = "instance"  # of the decoder and the tail; pixel leaves no blots
 
     def __post_init__(self) -> None:
         """Raise a ValueError where a transformer or a skip connection has no place."""
@@ -111,6 +112,7 @@ class IFRPConfig:
             head_kernel=5,
             head_shuffle=1,
             norm="batch",
+            decoder_norm="batch",
         )
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-Norm = Literal["instance", "group", "batch", "none"]
+Norm = Literal["instance", "group", "batch", "pixel", "none"]
 
 GROUPS = 8
 
@@ -25,9 +25,32 @@ def normalization(kind: Norm, channels: int) -> nn.Module:
         return nn.GroupNorm(channels, channels)
     if kind == "group":
         return nn.GroupNorm(min(GROUPS, channels), channels)
+    if kind == "pixel":
+        return PixelNorm(channels)
     if kind == "none":
         return nn.Identity()
-    raise ValueError(f"unknown normalization {kind!r}; use instance, group, batch or none")
+    raise ValueError(f"unknown normalization {kind!r}; use instance, group, batch, pixel or none")
+
+
+class PixelNorm(nn.Module):
+    """Each place of a map divided by the root mean square of its channels (Karras et al. 2018).
+
+    It knows nothing of other places. Where a whole map is normalized, a generator keeps its
+    strength to itself by one spike that outweighs all else in the statistics; a face has it on
+    the nose, as soon as somebody asks for detail (Karras et al. 2020, section 2.1).
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`(N, C, H, W)` of any scale -> the same shape, with a scale and shift a channel."""
+        power = features.square().mean(1, keepdim=True)
+        weight, bias = self.weight[:, None, None], self.bias[:, None, None]
+        return torch.addcmul(bias, features * (power + self.eps).rsqrt(), weight)
 
 
 class ConvBlock(nn.Module):

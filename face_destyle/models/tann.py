@@ -51,6 +51,7 @@ class TANNConfig(IFRPConfig):
     skip_sizes: tuple[int, ...] = ()
     tail_width: int = 64
     norm: Norm = "group"
+    decoder_norm: Norm = "group"  # of the decoder and the tail; pixel leaves no blots
 
     def __post_init__(self) -> None:
         """Raise a ValueError where something goes round the code."""
@@ -86,6 +87,7 @@ class TANNConfig(IFRPConfig):
             head_kernel=5,
             head_shuffle=1,
             norm="batch",
+            decoder_norm="batch",
         )
 
 

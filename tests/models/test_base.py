@@ -146,7 +146,7 @@ def test_no_config(saved: Path) -> None:
         ({"pool": 1}, "pool is 1, which is no bool"),
         ({"encoder_widths": 8}, "encoder_widths is 8"),
         ({"encoder_widths": [8, "8", 8, 8]}, "encoder_widths is '8'"),
-        ({"norm": "layer"}, "norm is 'layer'; use instance, group, batch, none"),
+        ({"norm": "layer"}, "norm is 'layer'; use instance, group, batch, pixel, none"),
         ({"encoder_widths": [8, 8]}, "no network has these numbers"),
         ({"tail_width": -8}, "no network has these numbers"),
         ({"code_rank": 6}, "does not fit its config: code.layers.0.weight is [4, "),

@@ -8,7 +8,9 @@ from face_destyle.models.layers import (
     Doubling,
     JoiningBlock,
     JoiningConv2d,
+    PixelNorm,
     decoder_levels,
+    normalization,
     spreading,
 )
 
@@ -54,6 +56,34 @@ class TestJoiningConv2d:
 
     def test_the_weights_are_those_of_a_convolution(self) -> None:
         assert list(JoiningConv2d(6, 5, 3, doubles=True).state_dict()) == ["weight", "bias"]
+
+
+class TestPixelNorm:
+    def test_the_channels_of_each_place_have_a_power_of_one(self) -> None:
+        norm = PixelNorm(3)
+        features = torch.randn(2, 3, 4, 4) * 50
+        assert torch.allclose(norm(features).square().mean(1), torch.ones(2, 4, 4), atol=1e-4)
+        with torch.no_grad():
+            norm.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
+            norm.bias.copy_(torch.tensor([0.0, 0.5, -1.0]))
+        scaled = norm(features)
+        plain = PixelNorm(3)(features)
+        assert torch.allclose(scaled[:, 2], plain[:, 2] * 3 - 1, atol=1e-5)
+
+    def test_a_spike_changes_no_other_place(self) -> None:
+        features = torch.randn(1, 8, 6, 6)
+        spiked = features.clone()
+        spiked[0, :, 3, 3] *= 1000
+        for kind, alone in (("pixel", True), ("instance", False)):
+            norm = normalization(kind, 8)  # type: ignore[arg-type]
+            away = (norm(spiked) - norm(features)).abs().amax(1)[0]
+            away[3, 3] = 0
+            assert (away.max() == 0) == alone
+
+    def test_nothing_becomes_no_nan(self) -> None:
+        features = torch.zeros(1, 4, 2, 2, requires_grad=True)
+        PixelNorm(4)(features).sum().backward()
+        assert features.grad is not None and features.grad.isfinite().all()
 
 
 class TestDecoderLevels:
