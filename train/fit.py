@@ -36,6 +36,7 @@ from train.losses import (
     GeneratorLoss,
     GradientPenalty,
     moved,
+    softened,
 )
 from train.memory import keep_freed_memory
 from train.optimizers import build_optimizer, learning_rate_factor
@@ -135,7 +136,8 @@ class Trainer:
 
     def view(self, pictures: torch.Tensor) -> torch.Tensor:
         """What the networks that judge pictures `(N, C, H, W)` see of them at this step."""
-        return moved(pictures, self.recipe.loss.jitter, self.counter.images)
+        loss = self.recipe.loss
+        return softened(moved(pictures, loss.jitter, self.counter.images), loss.soften)
 
     def judge(
         self, photos: torch.Tensor, portraits: torch.Tensor, attributes: torch.Tensor | None

@@ -84,10 +84,12 @@ class LossConfig:
 
     pixel: float = 1.0
     l1: float = 0.0
+    coarse: float = 0.0  # l2 once more, of both photos under a wide Gaussian
     adversarial: float = 0.01
     adversarial_after: int = 0  # images that are learnt from by the other losses alone
     r1: float = 0.0  # gamma of the penalty on the discriminator's gradient at true photos
     jitter: int = 0  # pixels by which what judging networks see moves from step to step
+    soften: float = 0.0  # pixels: sigma of the Gaussian through which they see it
     identity: float = 0.0
     identity_sha256: str = ""  # of the network's file: another is refused
     identity_network: str = ""  # a face embedding: path or Hub file; never the one that judges

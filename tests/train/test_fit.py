@@ -26,7 +26,7 @@ from train.data import ALIGNED, Batch
 from train.ema import EMA
 from train.fit import Trainer, TrainingError, fit, main
 from train.frozen import sha256
-from train.losses import DiscriminatorLoss, GeneratorLoss, moved
+from train.losses import DiscriminatorLoss, GeneratorLoss, moved, softened
 from train.optimizers import build_optimizer, learning_rate_factor
 from train.recipe import LossConfig, OptimizerConfig, load_recipe
 from train.start import pin_networks
@@ -217,9 +217,12 @@ def test_the_gradient_penalty_joins_every_sixteenth_step(tmp_path: Path, data: P
     assert all(p.grad is None for p in trainer.generator.parameters())
 
 
-def test_the_networks_of_the_losses_see_the_moved_view(tmp_path: Path, data: Path) -> None:
+def test_the_networks_of_the_losses_see_the_moved_and_softened_view(
+    tmp_path: Path, data: Path
+) -> None:
     trainer = Trainer(
-        load_recipe(made.recipe(tmp_path, data, loss={"jitter": 3})), Accelerator(cpu=True)
+        load_recipe(made.recipe(tmp_path, data, loss={"jitter": 3, "soften": 0.7})),
+        Accelerator(cpu=True),
     )
     seen: list[torch.Tensor] = []
 
@@ -232,7 +235,7 @@ def test_the_networks_of_the_losses_see_the_moved_view(tmp_path: Path, data: Pat
     photos = torch.rand(2, 3, 32, 32) * 2 - 1
     fake = torch.rand(2, 3, 32, 32).requires_grad_()
     trainer.generator_step(Recovered(fake), Batch(photos, photos, ALIGNED.expand(2, 2, 3)), 0)
-    expected = moved(torch.cat([fake, photos]), 3, 32)
+    expected = softened(moved(torch.cat([fake, photos]), 3, 32), 0.7)
     assert torch.equal(torch.cat(seen), expected)
     assert not torch.equal(expected[2:], photos)
 
@@ -355,6 +358,21 @@ def test_the_losses_are_those_of_the_thesis() -> None:
     assert parts["adversarial"] == pytest.approx(-0.01 * torch.sigmoid(logits).log().mean().item())
     extreme = DiscriminatorLoss(LossConfig())(torch.tensor([-200.0]), torch.tensor([200.0]))
     assert extreme["d_real"] == extreme["d_fake"] == 200
+
+
+def test_the_coarse_loss_sees_blots_and_no_dots() -> None:
+    real = torch.zeros(1, 3, 64, 64)
+    blot, dots = real.clone(), real.clone()
+    blot[..., 28:36, 28:36] = 1
+    dots[..., 24:40:2, 24:40:2] = 1
+    dots[..., 25:41:2, 24:40:2] = -1
+    loss = GeneratorLoss(LossConfig(pixel=0, coarse=20.0))
+    parts = {name: loss(fake, real, None, 0) for name, fake in (("b", blot), ("d", dots))}
+    assert parts["b"].keys() == {"coarse"}
+    level = torch.full_like(real, 0.5)
+    assert loss(level, real, None, 0)["coarse"].item() == pytest.approx(20 * 0.25)
+    assert parts["b"]["coarse"] > 100 * parts["d"]["coarse"]
+    assert "coarse" not in GeneratorLoss(LossConfig())(level, real, None, 0)
 
 
 def test_rmsprop_is_the_authors() -> None:

@@ -12,7 +12,14 @@ from face_destyle.models.similarity import identity, similarity
 from tests import drawn
 from tests.train import made
 from train.frozen import FaceEmbedding, PerceptualNetwork
-from train.losses import AlignmentLoss, GradientPenalty, IdentityLoss, PerceptualLoss, moved
+from train.losses import (
+    AlignmentLoss,
+    GradientPenalty,
+    IdentityLoss,
+    PerceptualLoss,
+    moved,
+    softened,
+)
 
 
 @pytest.fixture
@@ -129,6 +136,30 @@ class TestMovingView:
     def test_without_a_reach_nothing_moves(self) -> None:
         pictures = drawn.faces(2)
         assert moved(pictures, 0, 16) is pictures
+
+
+class TestSoftening:
+    def test_a_point_becomes_a_gaussian_of_the_same_light(self) -> None:
+        picture = torch.zeros(1, 2, 31, 31)
+        picture[0, 0, 15, 15] = 1
+        found = softened(picture, 1.5)
+        assert found.shape == picture.shape
+        assert found[0, 0].sum().item() == pytest.approx(1)
+        places = torch.arange(31.0) - 15
+        for row in (found[0, 0].sum(0), found[0, 0].sum(1)):
+            assert (row * places**2).sum().sqrt().item() == pytest.approx(1.5, rel=0.02)
+        assert not found[0, 1].any()
+
+    def test_dots_vanish_and_faces_stay(self) -> None:
+        dots = torch.ones(1, 3, 32, 32)
+        dots[..., ::2] = -1
+        assert softened(dots, 1)[..., 4:-4, 4:-4].abs().max() < 0.02
+        level = torch.full((1, 3, 32, 32), 0.7)
+        assert torch.allclose(softened(level, 1), level)
+
+    def test_without_a_sigma_nothing_changes(self) -> None:
+        pictures = drawn.faces(2)
+        assert softened(pictures, 0) is pictures
 
 
 class TestGradientPenalty:
