@@ -24,6 +24,7 @@ def test_the_names() -> None:
     assert set(published.WEIGHTS) == {
         "fdnn",
         "fdnn-ifrp",
+        "fdnn-tann",
         "style-the-scream",
         "style-starry-night",
         "style-composition-vii",
