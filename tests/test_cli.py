@@ -287,7 +287,7 @@ class TestTables:
 
     def test_info_of_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["info", "fdn"]) == 2
-        assert "known are fdnn, fdnn-ifrp, style-" in one_line(capsys.readouterr().err)
+        assert "known are fdnn, fdnn-ifrp, fdnn-tann, style-" in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -83,22 +83,21 @@ class Trainer:
             build_optimizer(config, generator, self.rates[0]),
             build_optimizer(config, discriminator, self.rates[1]),
         )
-        self.generator_loss = GeneratorLoss(recipe.loss)
-        self.alignment_loss = AlignmentLoss(recipe.loss.alignment)
-        loss = recipe.loss
+        self.loss = loss = recipe.loss
+        self.generator_loss = GeneratorLoss(loss)
+        self.alignment_loss = AlignmentLoss(loss.alignment)
         self.triplet_loss = TripletLoss(loss.triplet, loss.triplet_margin, loss.triplet_symmetric)
-        self.photo_losses = build_photo_losses(recipe.loss, accelerator.device)
-        self.obedience_loss = build_obedience(recipe.loss, accelerator.device)
-        self.discriminator_loss = DiscriminatorLoss(recipe.loss)
-        self.gradient_penalty = GradientPenalty(recipe.loss.r1)
+        self.photo_losses = build_photo_losses(loss, accelerator.device)
+        self.obedience_loss = build_obedience(loss, accelerator.device)
+        self.discriminator_loss = DiscriminatorLoss(loss)
+        self.gradient_penalty = GradientPenalty(loss.r1)
         self.counter = Counter()
         accelerator.register_for_checkpointing(self.counter, self.ema)
 
     @property
     def adversarial(self) -> bool:
         """Whether the discriminator takes part by now."""
-        loss = self.recipe.loss
-        return loss.adversarial > 0 and self.counter.images >= loss.adversarial_after
+        return self.loss.adversarial > 0 and self.counter.images >= self.loss.adversarial_after
 
     def step(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
         """One batch for both networks; returns every loss by name."""
@@ -136,8 +135,8 @@ class Trainer:
 
     def view(self, pictures: torch.Tensor) -> torch.Tensor:
         """What the networks that judge pictures `(N, C, H, W)` see of them at this step."""
-        loss = self.recipe.loss
-        return softened(moved(pictures, loss.jitter, self.counter.images), loss.soften)
+        moving = moved(pictures, self.loss.jitter, self.counter.images)
+        return softened(moving, self.loss.soften)
 
     def judge(
         self, photos: torch.Tensor, portraits: torch.Tensor, attributes: torch.Tensor | None
@@ -195,9 +194,9 @@ class Trainer:
         losses = self.generator_loss(fake, real, judged, epoch)
         for loss in self.photo_losses:
             losses |= loss(self.view(fake), self.view(real))
-        if self.recipe.loss.alignment:
+        if self.loss.alignment:
             losses |= self.alignment_loss(recovered.alignment, batch.alignment)
-        if self.recipe.loss.triplet and batch.triplets:
+        if self.loss.triplet and batch.triplets:
             losses |= self.triplet_loss(getattr(recovered, "code", None))
         if edited and self.obedience_loss:
             seen = replace(edited, photos=self.view(edited.photos))
