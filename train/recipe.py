@@ -108,6 +108,10 @@ class LossConfig:
     discriminator: float = 1.0
     epoch_decay: float = 0.995  # of the adversarial weight, down to its half (eq. 3.8)
 
+    def __post_init__(self) -> None:
+        if min(self.jitter, self.soften) < 0:
+            raise ValueError("jitter and soften start at 0")
+
 
 @dataclass(frozen=True)
 class TrainConfig:

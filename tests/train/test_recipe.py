@@ -54,6 +54,8 @@ def test_numbers_in_lists_and_of_networks(path: Path) -> None:
         ("optimizer.learning_rate=true", "learning_rate is True, which is no float"),
         ("train.images='5'", "images is '5', which is no int"),
         (f"loss.pixel=1{'0' * 400}", "which is no float"),
+        ("loss.soften=-1", "jitter and soften start at 0"),
+        ("loss.jitter=-1", "jitter and soften start at 0"),
     ],
 )
 def test_a_wrong_set_is_one_line(text: str, said: str, path: Path) -> None:
