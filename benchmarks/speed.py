@@ -7,7 +7,6 @@ down both. Run it on an otherwise idle machine.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from face_destyle.errors import UserError
 from face_destyle.export import INPUT, to_onnx
 from train.console import one_line_errors
 from train.data import ALIGNED, Batch
+from train.figures import write_figures
 from train.fit import Trainer
 from train.recipe import Recipe, load_recipe
 from train.stylize import StylizeArguments, stylize
@@ -269,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
             "threads": given.threads,
             "figures": [asdict(figure) | {"holds": figure.holds} for figure in figures],
         }
-        given.out.write_text(json.dumps(content, indent=2) + "\n")
+        write_figures(content, given.out)
     return 0 if all(figure.holds for figure in figures) else 1
 
 

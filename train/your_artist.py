@@ -34,7 +34,7 @@ from train.chunks import claim
 from train.console import one_line_errors
 from train.doctor import inspect
 from train.evaluate import evaluate
-from train.figures import judge_sha256
+from train.figures import judge_sha256, write_figures
 from train.fit import fit
 from train.frozen import PerceptualNetwork, sha256
 from train.holdout import count_photos, hold_out
@@ -233,7 +233,7 @@ class Artist:
     def before(self, path: Path) -> None:
         """The figures of the weights as they are."""
         known = known_styles(self.arguments.init) or sorted(self.arguments.old)
-        path.write_text(json.dumps(self.figures(self.arguments.init, known), indent=2) + "\n")
+        write_figures(self.figures(self.arguments.init, known), path)
 
     def figures(self, weights: str, seen: list[str]) -> dict[str, Any]:
         """The content of a metrics.json over the photos that were held out."""
@@ -252,7 +252,7 @@ class Artist:
         given = self.arguments
         pack(self.out / "run" / "weights", None, path, [])
         metrics = self.figures(str(path), sorted(self.styles))
-        (path / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        write_figures(metrics, path / "metrics.json")
         before = json.loads((self.out / "before.json").read_text())
         base = Path(given.init).name if Path(given.init).is_dir() else given.init
         base = WEIGHTS[given.init].repo_id if given.init in WEIGHTS else base
