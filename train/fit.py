@@ -34,12 +34,11 @@ from train.losses import (
     AlignmentLoss,
     DiscriminatorLoss,
     GeneratorLoss,
-    GradientPenalty,
     moved,
     softened,
 )
 from train.memory import keep_freed_memory
-from train.optimizers import build_optimizer, learning_rate_factor
+from train.optimizers import build_optimizer, learning_rate_factor, set_rate
 from train.recipe import Recipe, dump_recipe, load_recipe
 from train.start import build_networks, build_obedience, build_photo_losses, pin_networks
 from train.triplet import MEMBERS, TripletLoss, Triplets, to_triplets
@@ -90,7 +89,6 @@ class Trainer:
         self.photo_losses = build_photo_losses(loss, accelerator.device)
         self.obedience_loss = build_obedience(loss, accelerator.device)
         self.discriminator_loss = DiscriminatorLoss(loss)
-        self.gradient_penalty = GradientPenalty(loss.r1)
         self.counter = Counter()
         accelerator.register_for_checkpointing(self.counter, self.ema)
 
@@ -167,17 +165,8 @@ class Trainer:
             rows = edited.rows
             refused["edited"] = (self.judge(edited.photos, portraits[rows], edited.wished), rows)
         losses = self.discriminator_loss(judged_real, judged_fake, refused)
-        if self.gradient_penalty.due(self.counter.images // self.recipe.train.batch_size):
-            losses |= self.penalty(batch)
         self._update(self.discriminator_optimizer, losses)
         return losses
-
-    def penalty(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """What the slope of the discriminator at the true photos costs, in full precision."""
-        real = batch.photos.detach().clone().requires_grad_()
-        with torch.autocast(real.device.type, enabled=False):
-            judged = self.judge(real, batch.portraits, batch.attributes)
-            return self.gradient_penalty(judged, real)
 
     def generator_step(
         self, recovered: Recovered, batch: Batch, epoch: int, edited: Edited | None = None
@@ -203,8 +192,8 @@ class Trainer:
             losses |= self.obedience_loss(seen, self.view(fake))
         if edited and self.adversarial:
             judged = self.judge(edited.photos, batch.portraits[edited.rows], edited.wished)
-            share = len(edited.rows) / len(fake)
-            losses["adversarial_edited"] = share * self.generator_loss.adversarial(judged, epoch)
+            weight = self.loss.adversarial_edited * len(edited.rows) / len(fake)
+            losses["adversarial_edited"] = weight * self.generator_loss.adversarial(judged, epoch)
         self._update(self.generator_optimizer, losses)
         self.discriminator.requires_grad_(True)
         return losses
@@ -224,8 +213,7 @@ class Trainer:
         )
         optimizers = (self.generator_optimizer, self.discriminator_optimizer)
         for optimizer, rate in zip(optimizers, self.rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+            set_rate(optimizer, rate * factor)
 
     def export(self, folder: Path) -> None:
         """Write the averaged generator, and the discriminator, in `from_pretrained` form."""

@@ -12,8 +12,6 @@ from face_destyle.models.similarity import transform
 from train.frozen import FaceEmbedding, PerceptualNetwork
 from train.recipe import LossConfig
 
-COARSE = 3.0  # pixels: sigma of the Gaussian under which the coarse loss compares
-
 # Columns and rows of points over the face frame, in half sides: the centres of 5 x 5 cells.
 POINTS = torch.cartesian_prod(*[torch.linspace(-0.8, 0.8, 5)] * 2)
 
@@ -57,34 +55,6 @@ class DiscriminatorLoss:
             shares = _row_means(F.softplus(logits)) / count[rows]
             losses[f"d_{name}"] = weight * shares.sum() / len(fake)
         return losses
-
-
-@dataclass(frozen=True)
-class GradientPenalty:
-    """R1 (Mescheder et al., ICML 2018): the discriminator's slope at true photos costs.
-
-    One that is sure of everything changes steeply with single pixels, and a generator follows that
-    into patterns which no photo has. As in StyleGAN2 it is taken at every 16th step alone, 16 times
-    as strong.
-
-    Attributes:
-        gamma: twice the weight of the squared gradient's length.
-        every: steps.
-    """
-
-    gamma: float
-    every: int = 16
-
-    def due(self, step: int) -> bool:
-        """Whether it is taken at this step."""
-        return self.gamma > 0 and step % self.every == 0
-
-    def __call__(self, logits: torch.Tensor, photos: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The weighted part for the logits `(N, ...)` of photos `(N, 3, H, W)` with gradients."""
-        total = _row_means(logits).sum()
-        (slope,) = torch.autograd.grad(total, photos, create_graph=True)
-        length = slope.square().flatten(1).sum(1).mean()
-        return {"d_r1": self.every * self.gamma / 2 * length}
 
 
 def moved(pictures: torch.Tensor, reach: int, step: int) -> torch.Tensor:
@@ -151,19 +121,12 @@ class GeneratorLoss:
     def __call__(
         self, fake: torch.Tensor, real: torch.Tensor, judged: torch.Tensor | None, epoch: int
     ) -> dict[str, torch.Tensor]:
-        """Weighted parts for photos `(N, 3, H, W)` and the logits of the fake ones.
-
-        The coarse one is l2 of what is left under a Gaussian: detail is free in it, and a blot
-        of colour on every nose, by which a generator gets round its normalization, is dear.
-        """
+        """Weighted parts for photos `(N, 3, H, W)` and the logits of the fake ones."""
         parts = {}
         if self.config.pixel:
             parts["pixel"] = self.config.pixel * F.mse_loss(fake, real)
         if self.config.l1:
             parts["l1"] = self.config.l1 * F.l1_loss(fake, real)
-        if self.config.coarse:
-            away = softened(fake - real, COARSE)
-            parts["coarse"] = self.config.coarse * away.square().mean()
         if judged is not None:
             parts["adversarial"] = self.adversarial(judged, epoch)
         return parts

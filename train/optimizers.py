@@ -5,17 +5,34 @@ import math
 import torch
 from torch import nn
 
+from face_destyle.models.afrp import AFRP
 from train.recipe import OptimizerConfig
 
 
 def build_optimizer(
     config: OptimizerConfig, network: nn.Module, rate: float
 ) -> torch.optim.Optimizer:
-    """One optimizer for one network (eqs. 3.4 to 3.7 for RMSprop)."""
+    """One optimizer for one network (eqs. 3.4 to 3.7 for RMSprop).
+
+    The layers that attributes enter by are a group of their own, whose `gain` multiplies the rate.
+    """
+    entrance = set(network.attribute_parameters()) if isinstance(network, AFRP) else set()
+    rest = [parameter for parameter in network.parameters() if parameter not in entrance]
+    groups = [{"params": rest, "gain": 1.0}]
+    if entrance:
+        # Not from the set: its order changes from process to process, and state is kept by order.
+        ordered = [parameter for parameter in network.parameters() if parameter in entrance]
+        groups.append({"params": ordered, "gain": config.attribute_gain})
     if config.name == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), rate, config.alpha, config.eps)
+        return torch.optim.RMSprop(groups, rate, config.alpha, config.eps)
     betas = (config.betas[0], config.betas[1])
-    return torch.optim.Adam(network.parameters(), rate, betas, config.eps, fused=True)
+    return torch.optim.Adam(groups, rate, betas, config.eps, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group the rate, times its gain."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("gain", 1.0)
 
 
 def learning_rate_factor(

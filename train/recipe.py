@@ -68,6 +68,7 @@ class OptimizerConfig:
     name: Literal["rmsprop", "adam"] = "adam"
     learning_rate: float = 0.001
     discriminator_rate: float = 0.0  # 0: as the generator's
+    attribute_gain: float = 1.0  # times learning_rate, of the layers that attributes enter by
     # RMSprop's smoothing; the thesis prints 0.01, the authors' code uses 0.9 (papers 6.1).
     alpha: float = 0.9
     betas: tuple[float, ...] = (0.5, 0.99)
@@ -84,10 +85,9 @@ class LossConfig:
 
     pixel: float = 1.0
     l1: float = 0.0
-    coarse: float = 0.0  # l2 once more, of both photos under a wide Gaussian
     adversarial: float = 0.01
+    adversarial_edited: float = 1.0  # times adversarial, of photos with an attribute flipped
     adversarial_after: int = 0  # images that are learnt from by the other losses alone
-    r1: float = 0.0  # gamma of the penalty on the discriminator's gradient at true photos
     jitter: int = 0  # pixels by which what judging networks see moves from step to step
     soften: float = 0.0  # pixels: sigma of the Gaussian through which they see it
     identity: float = 0.0

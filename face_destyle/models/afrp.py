@@ -155,6 +155,15 @@ class AFRP(IFRP):
         model.load_state_dict(weights)
         return model.to(next(source.parameters()).dtype).train(source.training)
 
+    def attribute_parameters(self) -> list[nn.Parameter]:
+        """What attributes enter by, which an IFRP lacks: the rest can keep to its weights."""
+        entrance: list[nn.Parameter] = []
+        if self.config.bottleneck:
+            entrance += cast(JoinedCode, self.code).joined.parameters()
+        if self.config.modulation:
+            entrance += self.modulation.parameters()
+        return entrance
+
     def raw(self, portraits: torch.Tensor, attributes: torch.Tensor | None = None) -> Recovered:
         """The photo before it is clamped, which is what the losses see, and the alignment."""
         codes = encode_attributes(attributes, portraits)

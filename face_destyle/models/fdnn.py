@@ -43,7 +43,7 @@ class FDNNConfig:
     head_kernel: int = 3  # of the tail too
     head_shuffle: int = 2  # the last doubling is a pixel shuffle: a quarter of the work
     norm: Norm = "instance"
-    decoder_norm: Norm = "instance"  # of the decoder and the tail; pixel leaves no blots
+    decoder_norm: Norm = "pixel"  # of the decoder and the tail; others leave a blot in it
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ class IFRPConfig:
     head_kernel: int = 3  # of the tail too
     head_shuffle: int = 2  # the last doubling is a pixel shuffle: a quarter of the work
     norm: Norm = "instance"
-    decoder_norm: Norm = "instance"  # of the decoder and the tail; pixel leaves no blots
+    decoder_norm: Norm = "pixel"  # of the decoder and the tail; others leave a blot in it
 
     def __post_init__(self) -> None:
         """Raise a ValueError where a transformer or a skip connection has no place."""

@@ -51,7 +51,7 @@ class TANNConfig(IFRPConfig):
     skip_sizes: tuple[int, ...] = ()
     tail_width: int = 64
     norm: Norm = "group"
-    decoder_norm: Norm = "group"  # of the decoder and the tail; pixel leaves no blots
+    decoder_norm: Norm = "pixel"  # of the decoder and the tail; others leave a blot in it
 
     def __post_init__(self) -> None:
         """Raise a ValueError where something goes round the code."""

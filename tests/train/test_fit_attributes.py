@@ -11,10 +11,12 @@ from accelerate import Accelerator
 from face_destyle import (
     AFRP,
     IFRP,
+    AFRPConfig,
     AFRPDiscriminator,
     AttributeClassifier,
     AttributeClassifierConfig,
     HubModel,
+    IFRPConfig,
 )
 from face_destyle.attributes import COUNT
 from face_destyle.errors import UserError
@@ -23,7 +25,8 @@ from tests.train.test_fit import assert_equal
 from train.data import ALIGNED, Batch
 from train.fit import Trainer, fit
 from train.frozen import sha256
-from train.recipe import load_recipe
+from train.optimizers import build_optimizer, set_rate
+from train.recipe import OptimizerConfig, load_recipe
 from train.start import build, pin_networks
 
 UNALIGNED = made.GENERATOR | {"transformers": []}
@@ -162,3 +165,21 @@ def test_an_afrp_starts_from_an_ifrp(tmp_path: Path, labelled: Path) -> None:
     other = load_recipe(path, ["model.config.tail_width=4"])
     with pytest.raises(UserError, match=r"tail_width 8: leave tail_width out of model\.config"):
         Trainer(other, Accelerator(cpu=True), init=str(tmp_path / "ifrp"))
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_what_attributes_enter_by_learns_faster(name: str) -> None:
+    model = AFRP.from_ifrp(IFRP(IFRPConfig(code_rank=4)), modulation_width=4)
+    config = OptimizerConfig(name=name, attribute_gain=10)  # type: ignore[arg-type]
+    optimizer = build_optimizer(config, model, 0.1)
+    set_rate(optimizer, 0.002)
+    rest, entrance = optimizer.param_groups
+    assert (rest["lr"], entrance["lr"]) == (0.002, pytest.approx(0.02))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {names[id(parameter)] for parameter in entrance["params"]}
+    assert found == {"code.joined.weight", "modulation.0.weight", "modulation.2.weight"}
+    assert len(found) + len(rest["params"]) == len(names)
+    bare = AFRP(AFRPConfig(bottleneck=False, modulation=False))
+    assert [len(g["params"]) for g in build_optimizer(config, bare, 0.1).param_groups] == [
+        len(list(bare.parameters()))
+    ]

@@ -14,7 +14,6 @@ from tests.train import made
 from train.frozen import FaceEmbedding, PerceptualNetwork
 from train.losses import (
     AlignmentLoss,
-    GradientPenalty,
     IdentityLoss,
     PerceptualLoss,
     moved,
@@ -160,21 +159,3 @@ class TestSoftening:
     def test_without_a_sigma_nothing_changes(self) -> None:
         pictures = drawn.faces(2)
         assert softened(pictures, 0) is pictures
-
-
-class TestGradientPenalty:
-    def test_the_slope_of_a_linear_judge(self) -> None:
-        weight = torch.randn(3, 4, 4)
-        photos = torch.randn(5, 3, 4, 4, requires_grad=True)
-        found = GradientPenalty(gamma=3.0, every=4)((photos * weight).sum((1, 2, 3)), photos)
-        torch.testing.assert_close(found["d_r1"], 4 * 3.0 / 2 * weight.square().sum())
-
-    def test_one_logit_a_place_weighs_as_much_as_one_a_photo(self) -> None:
-        photos = torch.randn(2, 3, 4, 4, requires_grad=True)
-        places = photos.sum(1)
-        whole = GradientPenalty(1.0)(places.mean((1, 2)), photos)
-        torch.testing.assert_close(GradientPenalty(1.0)(places, photos), whole)
-
-    def test_it_is_due_at_every_sixteenth_step(self) -> None:
-        assert [step for step in range(33) if GradientPenalty(1.0).due(step)] == [0, 16, 32]
-        assert not GradientPenalty(0.0).due(0)
