@@ -102,6 +102,7 @@ class LossConfig:
     obedience_network: str = ""  # an attribute classifier: name, folder or Hub id
     earlier_sha256: tuple[str, ...] = ()  # as both above, of the weights that a run starts from
     obedience_identity: float = 0.0  # how like each other photos with and without the flip are
+    obedience_pixel: float = 0.0  # how near each other they are
     triplet: float = 0.0  # on the latent codes of views
     triplet_margin: float = 0.0  # alpha
     triplet_symmetric: bool = False  # all three codes move, not the anchor's alone

@@ -125,14 +125,14 @@ def build_obedience(config: LossConfig, device: torch.device) -> ObedienceLoss |
     if not config.obedience:
         return None
     judge = AttributeClassifier.from_pretrained(config.obedience_network).to(device)
-    if not config.obedience_identity:
-        return ObedienceLoss(judge, config.obedience)
-    if not config.identity_network:
-        raise UserError("loss.obedience_identity needs a network: --set loss.identity_network=FILE")
-    embedding = FaceEmbedding.load(config.identity_network).to(device)
-    return ObedienceLoss(
-        judge, config.obedience, IdentityLoss(embedding, config.obedience_identity)
-    )
+    identity = None
+    if config.obedience_identity:
+        if not config.identity_network:
+            wanted = "--set loss.identity_network=FILE"
+            raise UserError(f"loss.obedience_identity needs a network: {wanted}")
+        embedding = FaceEmbedding.load(config.identity_network).to(device)
+        identity = IdentityLoss(embedding, config.obedience_identity)
+    return ObedienceLoss(judge, config.obedience, identity, config.obedience_pixel)
 
 
 def _require_network(config: LossConfig, name: str, what: str) -> None:

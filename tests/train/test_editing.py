@@ -21,6 +21,7 @@ from train.editing import (
     draw_wishes,
     flip,
     flip_one,
+    in_colours_of,
     keep_some,
     labels,
     stated,
@@ -277,6 +278,24 @@ class TestObedience:
         parts = loss(edited("", "Smiling", (1, 3)), fake)
         assert parts["obedience_identity"] == (1 + 9) / 2 * 2 / 4
         assert not seen[0][1].requires_grad and seen[0][0].requires_grad
+
+    def test_what_is_local_is_cheap(self) -> None:
+        fake = torch.zeros(4, 3, 8, 8)
+        fake[1, 0, 0, 0] = 2.0
+        loss = ObedienceLoss(Reader(torch.zeros(COUNT)), 1.0, pixel=3.0)
+        parts = loss(edited("", "Smiling"), fake)
+        assert parts["obedience_pixel"].item() == pytest.approx(3 * 4 / 192 / 4)
+        assert "obedience_pixel" not in self.parts(
+            ObedienceLoss(Reader(torch.zeros(COUNT)), 1.0), edited("", "Smiling")
+        )
+
+    def test_a_cast_over_the_whole_photo_earns_nothing(self) -> None:
+        photos = torch.rand(2, 3, 8, 8)
+        cast = photos * torch.tensor([0.5, 1.0, 2.0])[:, None, None] + 0.3
+        torch.testing.assert_close(in_colours_of(cast, photos), photos)
+        flat = torch.zeros(2, 3, 8, 8, requires_grad=True)
+        in_colours_of(flat, photos).square().sum().backward()
+        assert flat.grad is not None and flat.grad.isfinite().all()
 
     def test_the_classifier_is_frozen(self) -> None:
         judge = AttributeClassifier(
