@@ -1,6 +1,7 @@
 """Pairs -> batches: which rows, in which order, with which changes."""
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from face_destyle import images
 from face_destyle.errors import UserError
 from face_destyle.models.similarity import compose, invert
 from train.augment import AugmentConfig, augment, draw, mirror
-from train.editing import draw_wishes, labels, stated
+from train.editing import changed_attribute, draw_wishes, labels, stated
 from train.misalign import Misalignment, draw_misalignment, mirrored, turn_portraits
+from train.neighbours import Neighbours
 from train.photos import load_table
 from train.recipe import DataConfig
 
@@ -122,6 +124,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
         self.cache: dict[Any, torch.Tensor] = {}
         if config.cache:
             self._fill_cache()
+        self.neighbours = self._find_neighbours()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -141,7 +144,7 @@ class Pairs(TorchDataset[dict[str, Any]]):
             "draws": draw(self.changes, rng),
             "alignment": self.alignments[row],
             "turned": self._turned(row, rng),
-            **self._wishes(row, rng),
+            **self._with_edited(row, self._wishes(row, rng)),
         }
 
     def _pose(self, row: int) -> tuple[Any, ...]:
@@ -165,6 +168,32 @@ class Pairs(TorchDataset[dict[str, Any]]):
         others = self.labelled or [row]
         other = others[rng.integers(len(others))]
         return draw_wishes(self.labels[row], self.labels[other], self.config.attributes, rng)
+
+    def _find_neighbours(self) -> Neighbours | None:
+        """Every labelled photo once; None where the recipe wants no edited ones."""
+        count = self.config.attributes.neighbours
+        rows = list({self.photo_of[row]: row for row in self.labelled}.values())
+        if not count or not rows:
+            return None
+        photos = torch.stack([self._picture(row, "photo") for row in rows])
+        return Neighbours(photos, self.labels[rows], count)
+
+    def _with_edited(self, row: int, wishes: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The wishes, and the photo as it would be with the flipped attribute.
+
+        Where no photo shows what that looks like, nothing is flipped.
+        """
+        if not self.neighbours:
+            return wishes
+        photo, flipped = self._picture(row, "photo"), wishes["flipped"]
+        if not len(stated(flipped[None])):
+            return wishes | {"edited": photo}
+        attribute, present = changed_attribute(wishes["attributes"], flipped)
+        strength = self.config.attributes.strength
+        edited = self.neighbours.changed(photo, attribute, present, strength)
+        if edited is None:
+            return wishes | {"flipped": torch.full_like(flipped, math.nan), "edited": photo}
+        return wishes | {"edited": edited}
 
     def _fill_cache(self) -> None:
         """Decode everything once, in the order of the file: random reads are far slower."""
@@ -217,6 +246,7 @@ class Batch:
         attributes: what is asked for, as the faces are: `(N, 18)` from 0 to 1, nan for unknown.
         wrong: of other faces, as much known; nan where that is no difference.
         flipped: as asked but for one attribute; nan where no second photo is made.
+        edited: the photos as they would be then, as far as alike ones show.
         triplets: whether the rows are anchors, then as many positives, then as many negatives.
     """
 
@@ -226,6 +256,7 @@ class Batch:
     attributes: torch.Tensor | None = None
     wrong: torch.Tensor | None = None
     flipped: torch.Tensor | None = None
+    edited: torch.Tensor | None = None
     triplets: bool = False
 
 
@@ -247,5 +278,8 @@ def to_batch(item: dict[str, Any], device: torch.device) -> Batch:
         # result -> frame -> portrait as it is stored
         back = compose(premade[moved], invert(alignment[moved]))
         portraits[moved] = turn_portraits(portraits[moved], back)
-    wishes = (item[name].to(device) for name in ("attributes", "wrong", "flipped"))
-    return Batch(portraits, photos, alignment, *wishes)
+    asked, wrong, wished = (item[name].to(device) for name in ("attributes", "wrong", "flipped"))
+    edited = item.get("edited")
+    if edited is not None:
+        edited = mirror(images.from_uint8(edited.to(device)), draws)
+    return Batch(portraits, photos, alignment, asked, wrong, wished, edited)

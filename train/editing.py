@@ -106,6 +106,16 @@ def flip_one(
     return flip(asked, labelled, name, other)
 
 
+def changed_attribute(asked: torch.Tensor, wished: torch.Tensor) -> tuple[int, bool]:
+    """Which attribute `flip` has changed between two `(18,)`, and whether it is there now.
+
+    One that is wished for takes those away that it excludes, such as another colour of hair.
+    """
+    present = (wished == 1) & (asked != 1)
+    found = present if present.any() else (wished == 0) & (asked != 0)
+    return int(found.nonzero()[0]), bool(present.any())
+
+
 def draw_wishes(
     labelled: torch.Tensor, other: torch.Tensor, config: AttributesConfig, rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
@@ -153,6 +163,33 @@ class Edited:
     def detached(self) -> "Edited":
         """The same, cut off from the generator."""
         return replace(self, photos=self.photos.detach())
+
+
+@dataclass(frozen=True)
+class EditedLoss:
+    """Mean squared error of what a flipped attribute changes.
+
+    Of the change alone: what a portrait leaves open of the photo itself is twenty times larger, and
+    would drown it.
+
+    Attributes:
+        weight: of the mean over the batch.
+    """
+
+    weight: float = 1.0
+
+    def __call__(
+        self, edited: Edited, fake: torch.Tensor, change: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The weighted part: `edited`.
+
+        Args:
+            edited: the edited photos of a part of the batch.
+            fake: the unedited ones of the whole, `(N, 3, H, W)`.
+            change: what there is between the two, `(K, 3, H, W)`.
+        """
+        away = edited.photos - fake[edited.rows].detach() - change
+        return {"edited": self.weight * away.square().mean() * len(edited.rows) / len(fake)}
 
 
 class ObedienceLoss:

@@ -27,7 +27,7 @@ from train.checkpoints import Counter, checkpoints, save
 from train.console import one_line_errors
 from train.data import Batch, Pairs, Positions, to_batch
 from train.doctor import inspect
-from train.editing import Edited, stated
+from train.editing import Edited, EditedLoss, stated
 from train.ema import EMA
 from train.journal import Journal
 from train.losses import (
@@ -88,6 +88,7 @@ class Trainer:
         self.triplet_loss = TripletLoss(loss.triplet, loss.triplet_margin, loss.triplet_symmetric)
         self.photo_losses = build_photo_losses(loss, accelerator.device)
         self.obedience_loss = build_obedience(loss, accelerator.device)
+        self.edited_loss = EditedLoss(loss.edited)
         self.discriminator_loss = DiscriminatorLoss(loss)
         self.counter = Counter()
         accelerator.register_for_checkpointing(self.counter, self.ema)
@@ -122,7 +123,8 @@ class Trainer:
 
     def edit(self, batch: Batch) -> Edited | None:
         """Second photos of the batch, one attribute flipped; None where none is asked for."""
-        if not self.asks or not self.obedience_loss or batch.attributes is None:
+        wanted = self.obedience_loss or self.loss.edited
+        if not self.asks or not wanted or batch.attributes is None:
             return None
         rows = stated(batch.flipped)
         if batch.flipped is None or not len(rows):
@@ -187,6 +189,8 @@ class Trainer:
             losses |= self.alignment_loss(recovered.alignment, batch.alignment)
         if self.loss.triplet and batch.triplets:
             losses |= self.triplet_loss(getattr(recovered, "code", None))
+        if edited and self.loss.edited and batch.edited is not None:
+            losses |= self.edited_loss(edited, fake, (batch.edited - real)[edited.rows])
         if edited and self.obedience_loss:
             seen = replace(edited, photos=self.view(edited.photos))
             losses |= self.obedience_loss(seen, self.view(fake))

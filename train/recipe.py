@@ -31,7 +31,9 @@ class AttributesConfig:
     # Else each attribute is unknown with a chance that is drawn from 0 to this: at 1 one that is
     # asked for alone comes as often as all of them.
     drop_each: float = 0.0
-    flip: float = 0.0  # chance of a second photo with one attribute flipped, for loss.obedience
+    flip: float = 0.0  # chance of a second photo with one attribute flipped
+    neighbours: int = 0  # alike photos with the attribute, and without it, that it is made by
+    strength: float = 1.5  # times the difference of their means
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,9 @@ class LossConfig:
     perceptual_layers: tuple[str, ...] = ("relu3_2",)
     perceptual_network: str = ""  # a distilled VGG-19: path or Hub file
     alignment: float = 0.0  # of a network with spatial transformers, against the true alignment
+    edited: float = (
+        0.0  # l2 of what a flipped attribute changes, as data.attributes.neighbours show
+    )
     obedience: float = 0.0  # of the flipped attributes of data.attributes.flip
     obedience_sha256: str = ""  # of the classifier's weights: it never judges what it trained
     obedience_network: str = ""  # an attribute classifier: name, folder or Hub id
@@ -142,6 +147,10 @@ class Recipe:
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
+
+    def __post_init__(self) -> None:
+        if self.loss.edited and not self.data.attributes.neighbours:
+            raise ValueError("loss.edited learns from data.attributes.neighbours: set it")
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Self, cast, overload
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 from face_destyle import images
 from face_destyle.attributes import COUNT, Attributes, to_vector
@@ -71,7 +72,8 @@ class AFRPConfig(IFRPConfig):
 
     bottleneck: bool = True  # attributes join the code of the full layer
     modulation: bool = True  # they scale and shift the maps of the decoder's levels
-    modulation_width: int = 32  # of the layer between attributes and scales
+    modulation_places: int = 2  # of each attribute: how many maps say where it does
+    modulation_side: int = 16  # of these maps
 
     def __post_init__(self) -> None:
         """Raise a ValueError where attributes have no place."""
@@ -112,6 +114,38 @@ class JoinedCode(FullyConnected):
         return features + mapped if self.residual else mapped
 
 
+class Modulation(nn.Module):
+    """Where in the photo, and in which channels of the decoder, each attribute changes something.
+
+    The face lies in the same place of every recovered photo: a beard has its place there and hair
+    has another. An attribute has maps of places, which its value multiplies, and each of these a
+    scale and a shift for every channel of every level.
+
+    Args:
+        widths: of the decoder's levels.
+        places: maps of each attribute.
+        side: of a map; the levels take them at their own size.
+    """
+
+    def __init__(self, widths: Sequence[int], places: int, side: int):
+        super().__init__()
+        # Everywhere at first, and not all the same: two of one attribute would stay so.
+        self.places = nn.Parameter(1 + 0.3 * torch.randn(COUNT, places, side, side))
+        self.mixing = nn.ModuleList(
+            nn.Conv2d(COUNT * places, 2 * width, 1, bias=False) for width in widths
+        )
+        for mix in self.mixing:
+            nn.init.zeros_(cast(nn.Conv2d, mix).weight)
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """The maps of `(N, 36)` of `encode_attributes`: `(N, 18 * places, side, side)`.
+
+        An unknown attribute has the value 0, and says nothing anywhere.
+        """
+        values = codes[:, :COUNT, None, None, None]
+        return (values * self.places).flatten(1, 2)
+
+
 class AFRP(IFRP):
     """The face recovery network (papers 3.2, 3.4).
 
@@ -136,10 +170,8 @@ class AFRP(IFRP):
                 config.encoder_widths[-1], config.code_size, config.code_rank, config.code_residual
             )
         if config.modulation:
-            self.modulation = nn.Sequential(
-                nn.Linear(CODES, config.modulation_width, bias=False),
-                nn.LeakyReLU(0.2),
-                _starting_at_zero(config.modulation_width, 2 * sum(config.decoder_widths)),
+            self.modulation = Modulation(
+                config.decoder_widths, config.modulation_places, config.modulation_side
             )
 
     @classmethod
@@ -171,11 +203,12 @@ class AFRP(IFRP):
         features = self.code(features, codes) if self.config.bottleneck else self.code(features)
         levels: list[Level] = list(self.decoder)
         if self.config.modulation:
-            widths = [2 * width for width in self.config.decoder_widths]
-            changes = self.modulation(codes)[:, :, None, None].split(widths, 1)
+            placed = self.modulation(codes)
             levels = [
-                functools.partial(modulated, cast(DecoderLevel, level), change)
-                for level, change in zip(levels, changes, strict=True)
+                functools.partial(
+                    modulated, cast(DecoderLevel, level), cast(nn.Conv2d, mix), placed
+                )
+                for level, mix in zip(levels, self.modulation.mixing, strict=True)
             ]
         return Recovered(self.decode(features, round_the_code, levels), alignment)
 
@@ -277,7 +310,8 @@ def _starting_at_zero(inputs: int, outputs: int) -> nn.Linear:
 
 def modulated(
     level: DecoderLevel,
-    change: torch.Tensor,
+    mix: nn.Conv2d,
+    placed: torch.Tensor,
     features: torch.Tensor,
     beside: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -288,12 +322,15 @@ def modulated(
 
     Args:
         level: of `layers.decoder_levels`.
-        change: `(N, 2 C, 1, 1)`: how much more than 1 the C channels are scaled, and the shifts.
+        mix: to 2 C channels: how much more than 1 the C of the level are scaled, and the shifts.
+        placed: of `Modulation`, `(N, M, side, side)`.
         features, beside: what the level takes.
     """
     first = cast(JoiningBlock, level[0])
-    scale, shift = change.chunk(2, 1)
     features = first.norm(first.conv(features, beside))
+    size = (features.shape[2], features.shape[3])
+    wide = F.interpolate(placed, size, mode="bilinear", align_corners=False)
+    scale, shift = mix(wide).chunk(2, 1)
     features = first.activation(features * (1 + scale) + shift)
     for layer in list(level)[1:]:
         features = layer(features)

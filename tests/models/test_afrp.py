@@ -34,7 +34,7 @@ from tests.models.test_fdnn import MEGABYTE, convolutions, half_bytes
 from tests.models.test_ifrp import multiply_adds
 from tests.models.tester import ModelTester
 
-SMALL = AFRPConfig(**dataclasses.asdict(test_ifrp.SMALL), modulation_width=8)
+SMALL = AFRPConfig(**dataclasses.asdict(test_ifrp.SMALL), modulation_side=8)
 
 
 def awake(config: AFRPConfig) -> AFRP:
@@ -206,7 +206,7 @@ class TestAttributes:
     def test_it_starts_from_ifrp(self) -> None:
         twin = test_ifrp.awake(test_ifrp.SMALL)
         before = {name: tensor.clone() for name, tensor in twin.state_dict().items()}
-        model = AFRP.from_ifrp(twin, modulation_width=8)
+        model = AFRP.from_ifrp(twin, modulation_side=8)
         assert type(model) is AFRP and model.config == SMALL and not model.training
         pictures = drawn.faces(2)
         assert torch.equal(photos(model, pictures, vectors("Bald", "")), photos(twin, pictures))
@@ -229,16 +229,30 @@ class TestAttributes:
         torch.manual_seed(0)
         (level,) = decoder_levels(4, (6,), (3,), (1,), (0,), (False,), "instance")
         features = torch.randn(2, 4, 8, 8)
-        nothing = torch.zeros(2, 12, 1, 1)
-        assert torch.equal(modulated(level, nothing, features), level(features))
-        scale, shift = torch.randn(2, 6, 1, 1), torch.randn(2, 6, 1, 1)
+        mix = nn.Conv2d(3, 12, 1, bias=False)
+        assert torch.equal(
+            modulated(level, mix, torch.zeros(2, 3, 4, 4), features), level(features)
+        )
+        placed = torch.randn(2, 3, 1, 1)
+        scale, shift = mix(placed).detach().chunk(2, 1)
         seen = []
         level[0].activation.register_forward_pre_hook(lambda la, given: seen.append(given[0] + 0))
-        modulated(level, torch.cat([scale, shift], 1), features)
+        modulated(level, mix, placed.expand(2, 3, 4, 4), features)
         # An instance normalization leaves mean 0 and deviation 1.
         assert torch.allclose(seen[0].mean((2, 3), keepdim=True), shift, atol=1e-5)
         deviation = seen[0].std((2, 3), correction=0, keepdim=True)
         assert torch.allclose(deviation, (1 + scale).abs(), atol=1e-4)
+
+    def test_an_attribute_has_its_place(self) -> None:
+        model = awake(replace(SMALL, bottleneck=False)).double()
+        row = NAMES.index("Smiling")
+        with torch.no_grad():
+            model.modulation.places[row].zero_()[:, 0] = 1.0
+        pictures = drawn.faces(1).double()
+        apart = photos(model, pictures, vectors("Smiling").double()) - photos(model, pictures)
+        changed = apart.abs().amax((0, 1, 3))
+        assert changed[:16].max() > 1e-3
+        assert changed[96:].max() < 1e-3 * changed[:16].max()
 
     def test_the_saved_network_is_asked_alike(self, tmp_path: Path) -> None:
         model = awake(SMALL)

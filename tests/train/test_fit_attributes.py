@@ -18,20 +18,21 @@ from face_destyle import (
     HubModel,
     IFRPConfig,
 )
-from face_destyle.attributes import COUNT
+from face_destyle.attributes import COUNT, NAMES, to_vector
 from face_destyle.errors import UserError
 from tests.train import made
 from tests.train.test_fit import assert_equal
-from train.data import ALIGNED, Batch
+from train.data import ALIGNED, Batch, Pairs
+from train.editing import Edited, EditedLoss, changed_attribute
 from train.fit import Trainer, fit
 from train.frozen import sha256
 from train.optimizers import build_optimizer, set_rate
-from train.recipe import OptimizerConfig, load_recipe
+from train.recipe import OptimizerConfig, Recipe, load_recipe
 from train.start import build, pin_networks
 
 UNALIGNED = made.GENERATOR | {"transformers": []}
 ASKING = {
-    "model": {"type": "afrp", "config": UNALIGNED | {"modulation_width": 4}},
+    "model": {"type": "afrp", "config": UNALIGNED | {"modulation_side": 4}},
     "discriminator": {
         "type": "afrp-discriminator",
         "config": made.DISCRIMINATOR | {"join_size": 16},
@@ -99,6 +100,71 @@ def test_with_attributes_ten_steps_equal_five_and_five(
     assert after["code.joined.weight"].abs().max() > 0
 
 
+def by_neighbours(folder: Path, labelled: Path, *more: str) -> Recipe:
+    overrides = ["data.attributes.neighbours=2", "data.attributes.flip=1", "loss.edited=4", *more]
+    return load_recipe(asking(folder, labelled), overrides)
+
+
+def test_a_change_is_learnt_from_neighbours(tmp_path: Path, labelled: Path) -> None:
+    recipe = by_neighbours(tmp_path, labelled)
+    whole = fit(recipe, tmp_path / "whole")
+    fit(recipe, tmp_path / "parts", stop_at=40)
+    assert_equal(whole, fit(recipe, tmp_path / "parts"))
+    edits = [line["edited"] for line in lines_of(tmp_path / "whole") if "edited" in line]
+    assert len(edits) >= 3 and min(edits) > 0
+    assert all("obedience" not in line for line in lines_of(tmp_path / "whole"))
+    with pytest.raises(UserError, match=r"loss\.edited learns from data\.attributes\.neighbours"):
+        by_neighbours(tmp_path, labelled, "data.attributes.neighbours=0")
+
+
+def test_an_edited_photo_differs_in_what_was_flipped(tmp_path: Path, labelled: Path) -> None:
+    recipe = by_neighbours(tmp_path, labelled, "data.attributes.strength=1")
+    pairs = Pairs(str(labelled), recipe.data, recipe.augment, seed=0, side=32)
+    assert pairs.neighbours is not None
+    found = 0
+    for place, row in enumerate(pairs.rows):
+        for epoch in range(8):
+            item = pairs[epoch, place]
+            if item["flipped"].isnan().all():
+                assert torch.equal(item["edited"], item["photo"])
+                continue
+            attribute, present = changed_attribute(item["attributes"], item["flipped"])
+            assert pairs.labels[row, attribute] != float(present)
+            again = pairs.neighbours.changed(item["photo"], attribute, present, 1.0)
+            assert again is not None and torch.equal(item["edited"], again)
+            found += 1
+    assert found
+    # Of the 18, three are known of some faces: nothing shows what the others look like.
+    assert not pairs.labels[:, 0].eq(1).any()
+
+
+def test_the_loss_of_a_change_leaves_the_unedited_photo_alone() -> None:
+    fake = torch.rand(3, 3, 4, 4, requires_grad=True)
+    photos = torch.rand(2, 3, 4, 4, requires_grad=True)
+    rows = torch.tensor([0, 2])
+    asked = torch.zeros(2, COUNT)
+    change = (photos - fake[rows]).detach() + 0.5
+    loss = EditedLoss(8.0)(Edited(rows, asked, asked, photos), fake, change)["edited"]
+    assert loss.item() == pytest.approx(8 * 0.25 * 2 / 3)
+    loss.backward()
+    assert fake.grad is None and photos.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "wished", "expected"),
+    [
+        ("Smiling", "-Smiling", ("Smiling", False)),
+        ("", "-Young", ("Young", False)),
+        ("Black_Hair,Male", "Blond_Hair,Male", ("Blond_Hair", True)),
+        ("Bangs,Gray_Hair", "Bald", ("Bald", True)),
+    ],
+)
+def test_which_attribute_was_changed(asked: str, wished: str, expected: tuple[str, bool]) -> None:
+    vectors = [torch.tensor(to_vector(text)) for text in (asked, wished)]
+    attribute, present = changed_attribute(vectors[0], vectors[1])
+    assert (NAMES[attribute], present) == expected
+
+
 def test_the_classifier_of_the_loss_is_known_again(
     tmp_path: Path, labelled: Path, judge: Path
 ) -> None:
@@ -153,13 +219,13 @@ def test_an_afrp_starts_from_an_ifrp(tmp_path: Path, labelled: Path) -> None:
     source.save_pretrained(tmp_path / "ifrp")
     path = asking(tmp_path, labelled)
     # What IFRP has too may be left out of the recipe.
-    only = ["model.config={modulation_width: 4}"]
+    only = ["model.config={modulation_side: 4}"]
     for overrides in ([], only):
         recipe = load_recipe(path, overrides)
         trainer = Trainer(recipe, Accelerator(cpu=True), init=str(tmp_path / "ifrp"))
         assert isinstance(trainer.generator, AFRP) and trainer.generator.training
         assert isinstance(trainer.discriminator, AFRPDiscriminator)
-        assert trainer.generator.config.modulation_width == 4
+        assert trainer.generator.config.modulation_side == 4
         state = trainer.generator.state_dict()
         assert all(torch.equal(state[k], v) for k, v in source.state_dict().items())
     other = load_recipe(path, ["model.config.tail_width=4"])
@@ -169,7 +235,7 @@ def test_an_afrp_starts_from_an_ifrp(tmp_path: Path, labelled: Path) -> None:
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
 def test_what_attributes_enter_by_learns_faster(name: str) -> None:
-    model = AFRP.from_ifrp(IFRP(IFRPConfig(code_rank=4)), modulation_width=4)
+    model = AFRP.from_ifrp(IFRP(IFRPConfig(code_rank=4)), modulation_side=4)
     config = OptimizerConfig(name=name, attribute_gain=10)  # type: ignore[arg-type]
     optimizer = build_optimizer(config, model, 0.1)
     set_rate(optimizer, 0.002)
@@ -177,7 +243,8 @@ def test_what_attributes_enter_by_learns_faster(name: str) -> None:
     assert (rest["lr"], entrance["lr"]) == (0.002, pytest.approx(0.02))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {names[id(parameter)] for parameter in entrance["params"]}
-    assert found == {"code.joined.weight", "modulation.0.weight", "modulation.2.weight"}
+    mixing = {f"modulation.mixing.{level}.weight" for level in range(3)}
+    assert found == {"code.joined.weight", "modulation.places"} | mixing
     assert len(found) + len(rest["params"]) == len(names)
     bare = AFRP(AFRPConfig(bottleneck=False, modulation=False))
     assert [len(g["params"]) for g in build_optimizer(config, bare, 0.1).param_groups] == [
