@@ -72,7 +72,7 @@ _ROWS = (
         repo_id="face-destyle/fdnn-ifrp",
         tag="v0.1.0",
         licence=RESEARCH,
-        sha256="1260bf20c6fb31b3b126158e52dbd895dd85e85b5585bc25a2d03740fc1c0474",
+        sha256="9764a6468d8d1da35242e7d16970a427f07b7697fda204f9980673364d29f8b7",
         paper="Shiri et al.: Identity-preserving Face Recovery from Portraits, IJCV 2019",
         data=f"{PHOTOS}; 14,490 photos in 32 styles after 16 artworks; 88 CUFS sketches",
     ),
