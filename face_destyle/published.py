@@ -81,7 +81,7 @@ _ROWS = (
         repo_id="face-destyle/fdnn-tann",
         tag="v0.1.0",
         licence=RESEARCH,
-        sha256="664e1dd4f670f3c7a9fb168f61e6c1f55afea6ee22e696c4cfeb26fce8b880bd",
+        sha256="507e8fc051970093ec2872432aab18bebb89bdef2f48d23c17d022849d60770d",
         paper="Yu, Shiri et al.: Can We See More?, TPAMI 2020",
         data=f"{PHOTOS}; 14,054 near-frontal photos seen from five angles each",
     ),

@@ -166,6 +166,31 @@ class Edited:
 
 
 @dataclass(frozen=True)
+class ReadingLoss:
+    """Cross entropy of the attributes that a network reads in the portraits, where they are known.
+
+    Attributes:
+        weight: of the mean over all that is known in the batch.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, read: torch.Tensor | None, true: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The weighted part for logits `(N, 18)` and the attributes, nan for unknown: `reading`.
+
+        Raises:
+            UserError: the network reads none.
+        """
+        if read is None:
+            raise UserError("the network reads no attributes: set loss.reading to 0")
+        known = ~true.isnan()
+        entropy = F.binary_cross_entropy_with_logits(
+            read.float(), true.nan_to_num(), reduction="none"
+        )
+        return {"reading": self.weight * (entropy * known).sum() / known.sum().clamp(min=1)}
+
+
+@dataclass(frozen=True)
 class EditedLoss:
     """Mean squared error of what a flipped attribute changes.
 

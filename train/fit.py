@@ -27,7 +27,7 @@ from train.checkpoints import Counter, checkpoints, save
 from train.console import one_line_errors
 from train.data import Batch, Pairs, Positions, to_batch
 from train.doctor import inspect
-from train.editing import Edited, EditedLoss, stated
+from train.editing import Edited, EditedLoss, ReadingLoss, stated
 from train.ema import EMA
 from train.journal import Journal
 from train.losses import (
@@ -89,6 +89,7 @@ class Trainer:
         self.photo_losses = build_photo_losses(loss, accelerator.device)
         self.obedience_loss = build_obedience(loss, accelerator.device)
         self.edited_loss = EditedLoss(loss.edited)
+        self.reading_loss = ReadingLoss(loss.reading)
         self.discriminator_loss = DiscriminatorLoss(loss)
         self.counter = Counter()
         accelerator.register_for_checkpointing(self.counter, self.ema)
@@ -189,6 +190,8 @@ class Trainer:
             losses |= self.alignment_loss(recovered.alignment, batch.alignment)
         if self.loss.triplet and batch.triplets:
             losses |= self.triplet_loss(getattr(recovered, "code", None))
+        if self.loss.reading and batch.attributes is not None:
+            losses |= self.reading_loss(recovered.attributes, batch.attributes)
         if edited and self.loss.edited and batch.edited is not None:
             losses |= self.edited_loss(edited, fake, (batch.edited - real)[edited.rows])
         if edited and self.obedience_loss:

@@ -62,6 +62,20 @@ def encode_attributes(attributes: torch.Tensor | None, pictures: torch.Tensor) -
     return torch.cat([values, (~unknown).to(values)], 1)
 
 
+def relative_codes(codes: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    """What is asked as the difference to what is there: `(N, 36)`, known values from -2 to 2.
+
+    What the portrait shows already is no change, and of another portrait the same wish is a large
+    one (Liu et al., STGAN, CVPR 2019).
+
+    Args:
+        codes: of `encode_attributes`.
+        read: logits of the attributes that the portraits show, `(N, 18)`.
+    """
+    values, known = codes.chunk(2, 1)
+    return torch.cat([values - known * torch.tanh(read.to(codes) / 2), known], 1)
+
+
 @dataclass(frozen=True)
 class AFRPConfig(IFRPConfig):
     """The numbers of the face recovery network: those of IFRP, and where attributes come in.
@@ -74,12 +88,18 @@ class AFRPConfig(IFRPConfig):
     modulation: bool = True  # they scale and shift the maps of the decoder's levels
     modulation_places: int = 2  # of each attribute: how many maps say where it does
     modulation_side: int = 16  # of these maps
+    relative: bool = True  # what is asked is seen as the difference to what the portrait shows
 
     def __post_init__(self) -> None:
         """Raise a ValueError where attributes have no place."""
         super().__post_init__()
         if self.bottleneck and not self.code_rank:
             raise ValueError("bottleneck is true and code_rank 0: there is no code to join")
+
+    @property
+    def reads(self) -> bool:
+        """Whether the network reads attributes in the portrait."""
+        return self.relative and (self.bottleneck or self.modulation)
 
     @classmethod
     def paper(cls) -> "AFRPConfig":
@@ -90,7 +110,7 @@ class AFRPConfig(IFRPConfig):
         """
         fields = dataclasses.asdict(IFRPConfig.paper())
         fields |= {"code_rank": 2048, "skip_sizes": (32, 16, 8)}
-        return cls(**fields, modulation=False)
+        return cls(**fields, modulation=False, relative=False)
 
 
 class JoinedCode(FullyConnected):
@@ -117,9 +137,8 @@ class JoinedCode(FullyConnected):
 class Modulation(nn.Module):
     """Where in the photo, and in which channels of the decoder, each attribute changes something.
 
-    The face lies in the same place of every recovered photo: a beard has its place there and hair
-    has another. An attribute has maps of places, which its value multiplies, and each of these a
-    scale and a shift for every channel of every level.
+    A face lies in the same place of every recovered photo, a beard and hair in places of their own:
+    an attribute's value multiplies maps of places, and each of these scales and shifts channels.
 
     Args:
         widths: of the decoder's levels.
@@ -134,8 +153,8 @@ class Modulation(nn.Module):
         self.mixing = nn.ModuleList(
             nn.Conv2d(COUNT * places, 2 * width, 1, bias=False) for width in widths
         )
-        for mix in self.mixing:
-            nn.init.zeros_(cast(nn.Conv2d, mix).weight)
+        for weight in self.mixing.parameters():
+            nn.init.zeros_(weight)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """The maps of `(N, 36)` of `encode_attributes`: `(N, 18 * places, side, side)`.
@@ -173,6 +192,8 @@ class AFRP(IFRP):
             self.modulation = Modulation(
                 config.decoder_widths, config.modulation_places, config.modulation_side
             )
+        if config.reads:
+            self.reader = nn.Linear(4 * config.encoder_widths[-1], COUNT)
 
     @classmethod
     def from_ifrp(cls, source: IFRP, **fields: Any) -> Self:
@@ -188,18 +209,23 @@ class AFRP(IFRP):
         return model.to(next(source.parameters()).dtype).train(source.training)
 
     def attribute_parameters(self) -> list[nn.Parameter]:
-        """What attributes enter by, which an IFRP lacks: the rest can keep to its weights."""
+        """What attributes enter by, which an IFRP lacks."""
         entrance: list[nn.Parameter] = []
         if self.config.bottleneck:
             entrance += cast(JoinedCode, self.code).joined.parameters()
         if self.config.modulation:
             entrance += self.modulation.parameters()
+        if self.config.reads:
+            entrance += self.reader.parameters()
         return entrance
 
     def raw(self, portraits: torch.Tensor, attributes: torch.Tensor | None = None) -> Recovered:
         """The photo before it is clamped, which is what the losses see, and the alignment."""
         codes = encode_attributes(attributes, portraits)
         features, round_the_code, alignment = self.encode(portraits)
+        read = self.read(features) if self.config.reads else None
+        if read is not None:
+            codes = relative_codes(codes, read.detach())
         features = self.code(features, codes) if self.config.bottleneck else self.code(features)
         levels: list[Level] = list(self.decoder)
         if self.config.modulation:
@@ -210,7 +236,12 @@ class AFRP(IFRP):
                 )
                 for level, mix in zip(levels, self.modulation.mixing, strict=True)
             ]
-        return Recovered(self.decode(features, round_the_code, levels), alignment)
+        return Recovered(self.decode(features, round_the_code, levels), alignment, read)
+
+    def read(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits of the attributes that portraits show, `(N, 18)`, from the last encoder map."""
+        quarters = F.avg_pool2d(features, self.config.code_size // 2)
+        return cast(torch.Tensor, self.reader(quarters.flatten(1)))
 
     def forward(self, portraits: torch.Tensor, attributes: torch.Tensor | None = None) -> Recovered:
         """Recover photos with the attributes that are asked for.

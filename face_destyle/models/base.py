@@ -313,10 +313,13 @@ class Recovered:
     Attributes:
         photo: `(N, 3, 128, 128)` RGB in [-1, 1], clamped in eval mode.
         alignment: `(N, 2, 3)`, frame -> input, or None where a network does not align.
+        attributes: in training mode, of a network that reads them in the portrait: logits
+            `(N, 18)`.
     """
 
     photo: torch.Tensor
     alignment: torch.Tensor | None = None
+    attributes: torch.Tensor | None = None
 
 
 class FaceModel(HubModel):

@@ -1,6 +1,7 @@
 """The training loop with attributes: asked for, judged, obeyed; and still exactly resumed."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from face_destyle.errors import UserError
 from tests.train import made
 from tests.train.test_fit import assert_equal
 from train.data import ALIGNED, Batch, Pairs
-from train.editing import Edited, EditedLoss, changed_attribute
+from train.editing import Edited, EditedLoss, ReadingLoss, changed_attribute
 from train.fit import Trainer, fit
 from train.frozen import sha256
 from train.optimizers import build_optimizer, set_rate
@@ -101,8 +102,8 @@ def test_with_attributes_ten_steps_equal_five_and_five(
 
 
 def by_neighbours(folder: Path, labelled: Path, *more: str) -> Recipe:
-    overrides = ["data.attributes.neighbours=2", "data.attributes.flip=1", "loss.edited=4", *more]
-    return load_recipe(asking(folder, labelled), overrides)
+    overrides = ["data.attributes.neighbours=2", "data.attributes.flip=1", "loss.edited=4"]
+    return load_recipe(asking(folder, labelled), [*overrides, "loss.reading=0.1", *more])
 
 
 def test_a_change_is_learnt_from_neighbours(tmp_path: Path, labelled: Path) -> None:
@@ -112,6 +113,7 @@ def test_a_change_is_learnt_from_neighbours(tmp_path: Path, labelled: Path) -> N
     assert_equal(whole, fit(recipe, tmp_path / "parts"))
     edits = [line["edited"] for line in lines_of(tmp_path / "whole") if "edited" in line]
     assert len(edits) >= 3 and min(edits) > 0
+    assert all(line["reading"] > 0 for line in lines_of(tmp_path / "whole"))
     assert all("obedience" not in line for line in lines_of(tmp_path / "whole"))
     with pytest.raises(UserError, match=r"loss\.edited learns from data\.attributes\.neighbours"):
         by_neighbours(tmp_path, labelled, "data.attributes.neighbours=0")
@@ -136,6 +138,17 @@ def test_an_edited_photo_differs_in_what_was_flipped(tmp_path: Path, labelled: P
     assert found
     # Of the 18, three are known of some faces: nothing shows what the others look like.
     assert not pairs.labels[:, 0].eq(1).any()
+
+
+def test_what_is_known_is_what_is_read() -> None:
+    read, true = torch.zeros(2, COUNT), torch.full((2, COUNT), torch.nan)
+    true[0, 3], true[1, 5] = 1, 0
+    read[0, 3], read[1, 5], read[1, 6] = 2.0, 1.0, 99.0
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
+    assert ReadingLoss(3.0)(read, true)["reading"].item() == pytest.approx(3 * expected)
+    assert ReadingLoss(3.0)(read, true * torch.nan)["reading"] == 0
+    with pytest.raises(UserError, match=r"reads no attributes: set loss\.reading to 0"):
+        ReadingLoss()(None, true)
 
 
 def test_the_loss_of_a_change_leaves_the_unedited_photo_alone() -> None:
@@ -244,7 +257,8 @@ def test_what_attributes_enter_by_learns_faster(name: str) -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {names[id(parameter)] for parameter in entrance["params"]}
     mixing = {f"modulation.mixing.{level}.weight" for level in range(3)}
-    assert found == {"code.joined.weight", "modulation.places"} | mixing
+    reading = {"reader.weight", "reader.bias"}
+    assert found == {"code.joined.weight", "modulation.places"} | mixing | reading
     assert len(found) + len(rest["params"]) == len(names)
     bare = AFRP(AFRPConfig(bottleneck=False, modulation=False))
     assert [len(g["params"]) for g in build_optimizer(config, bare, 0.1).param_groups] == [
