@@ -137,8 +137,8 @@ class JoinedCode(FullyConnected):
 class Modulation(nn.Module):
     """Where in the photo, and in which channels of the decoder, each attribute changes something.
 
-    A face lies in the same place of every recovered photo, a beard and hair in places of their own:
-    an attribute's value multiplies maps of places, and each of these scales and shifts channels.
+    A recovered photo has beard and hair in places of their own: an attribute's value multiplies
+    maps of places, and each of these scales and shifts channels.
 
     Args:
         widths: of the decoder's levels.
@@ -157,10 +157,7 @@ class Modulation(nn.Module):
             nn.init.zeros_(weight)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """The maps of `(N, 36)` of `encode_attributes`: `(N, 18 * places, side, side)`.
-
-        An unknown attribute has the value 0, and says nothing anywhere.
-        """
+        """The maps `(N, 18 * places, side, side)` of codes `(N, 36)`; 0 where unknown."""
         values = codes[:, :COUNT, None, None, None]
         return (values * self.places).flatten(1, 2)
 

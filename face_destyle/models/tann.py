@@ -151,7 +151,7 @@ class TANN(IFRP):
         features, round_the_code, alignment = self.encode(portraits)
         code = self.code.encode(features)
         photo = self.decode(self.code.unfold(code), round_the_code, self.decoder)
-        return Frontalized(photo, alignment, code)
+        return Frontalized(photo, alignment, code=code)
 
     def forward(self, portraits: torch.Tensor) -> Frontalized:
         """Recover frontal photos.
@@ -173,7 +173,7 @@ class TANN(IFRP):
         out = self.raw(portraits)
         if self.training:
             return out
-        return Frontalized(out.photo.clamp(-1, 1), out.alignment, out.code)
+        return Frontalized(out.photo.clamp(-1, 1), out.alignment, code=out.code)
 
 
 def _encoder(config: TANNConfig) -> list[nn.Sequential]:

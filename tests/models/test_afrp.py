@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn import functional as F
 
 from face_destyle import (
     AFRP,
@@ -27,7 +26,7 @@ from face_destyle import (
 from face_destyle.attributes import COUNT, NAMES, UNKNOWN, to_vector
 from face_destyle.configs import config_from_dict
 from face_destyle.export import to_onnx
-from face_destyle.models.afrp import encode_attributes, modulated, relative_codes
+from face_destyle.models.afrp import encode_attributes, modulated
 from face_destyle.models.layers import decoder_levels
 from tests import drawn
 from tests.models import test_ifrp
@@ -243,39 +242,6 @@ class TestAttributes:
         assert torch.allclose(seen[0].mean((2, 3), keepdim=True), shift, atol=1e-5)
         deviation = seen[0].std((2, 3), correction=0, keepdim=True)
         assert torch.allclose(deviation, (1 + scale).abs(), atol=1e-4)
-
-    def test_what_is_read_is_not_asked_for(self) -> None:
-        model = awake(replace(SMALL, relative=True))
-        pictures = drawn.faces(2)
-        assert model.reader.in_features == 4 * 16
-        model.train()
-        read = model(pictures).attributes
-        assert read is not None and read.shape == (2, COUNT)
-        F.binary_cross_entropy_with_logits(read, torch.zeros_like(read)).backward()
-        grads = [weight.grad for weight in model.reader.parameters()]
-        assert all(grad is not None and grad.abs().max() > 0 for grad in grads)
-        model.eval()
-        assert model(pictures).attributes is None
-        with torch.no_grad():
-            model.reader.weight.zero_()
-            model.reader.bias.fill_(-40.0)
-            model.reader.bias[NAMES.index("Smiling")] = 40.0
-            for weight in model.code.joined.parameters():
-                weight[:, COUNT:] = 0  # which say that something is known, whatever it is
-        unknown = photos(model, pictures)
-        same = photos(model, pictures, vectors("Smiling,-Bald", "-Male,-Bangs"))
-        torch.testing.assert_close(same, unknown)
-        assert (photos(model, pictures, vectors("-Smiling", "Male")) - unknown).abs().max() > 1e-3
-
-    def test_relative_codes(self) -> None:
-        codes = encode_attributes(vectors("Smiling,-Young", ""), torch.zeros(2, 3, 8, 8))
-        read = torch.zeros(2, COUNT)
-        smiling, young = NAMES.index("Smiling"), NAMES.index("Young")
-        read[:, smiling] = math.log(3)  # three to one: 0.5 between -1 and 1
-        found = relative_codes(codes, read)
-        assert found[0, smiling] == pytest.approx(0.5) and found[0, young] == -1
-        assert not found[1].any()
-        assert torch.equal(found[:, COUNT:], codes[:, COUNT:])
 
     def test_an_attribute_has_its_place(self) -> None:
         model = awake(replace(SMALL, bottleneck=False)).double()

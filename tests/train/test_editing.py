@@ -318,4 +318,4 @@ def test_a_classifier_is_shared_by_name_alone(tmp_path: Path) -> None:
 def test_the_published_recipe_is_read() -> None:
     recipe = load_recipe(Path(train.__file__).parent / "recipes" / "fdnn-afrp.yaml")
     assert {recipe.model.type, recipe.discriminator.type} == {"afrp", "afrp-discriminator"}
-    assert recipe.data.attributes.flip > 0 and recipe.loss.obedience > 0
+    assert recipe.data.attributes.flip > 0 and recipe.loss.edited > 0
