@@ -172,9 +172,9 @@ class Pairs(TorchDataset[dict[str, Any]]):
     def _find_neighbours(self) -> Neighbours | None:
         """Every labelled photo once; None where the recipe wants no edited ones."""
         count = self.config.attributes.neighbours
-        rows = list({self.photo_of[row]: row for row in self.labelled}.values())
-        if not count or not rows:
+        if not count or not self.labelled:
             return None
+        rows = list({self.photo_of[row]: row for row in self.labelled}.values())
         photos = torch.stack([self._picture(row, "photo") for row in rows])
         return Neighbours(photos, self.labels[rows], count)
 

@@ -265,8 +265,8 @@ class ObedienceLoss:
             like = self.identity(edited.photos, before)["identity"]
             parts["obedience_identity"] = like * len(edited.rows) / len(fake)
         if self.pixel:
-            away = F.mse_loss(edited.photos, before)
-            parts["obedience_pixel"] = self.pixel * away * len(edited.rows) / len(fake)
+            unchanged = torch.zeros_like(edited.photos)
+            parts["obedience_pixel"] = EditedLoss(self.pixel)(edited, fake, unchanged)["edited"]
         return parts
 
 

@@ -16,13 +16,12 @@ def build_optimizer(
 
     The layers that attributes enter by are a group of their own, whose `gain` multiplies the rate.
     """
-    entrance = set(network.attribute_parameters()) if isinstance(network, AFRP) else set()
-    rest = [parameter for parameter in network.parameters() if parameter not in entrance]
+    entrance = network.attribute_parameters() if isinstance(network, AFRP) else []
+    apart = set(entrance)
+    rest = [parameter for parameter in network.parameters() if parameter not in apart]
     groups = [{"params": rest, "gain": 1.0}]
     if entrance:
-        # Not from the set: its order changes from process to process, and state is kept by order.
-        ordered = [parameter for parameter in network.parameters() if parameter in entrance]
-        groups.append({"params": ordered, "gain": config.attribute_gain})
+        groups.append({"params": entrance, "gain": config.attribute_gain})
     if config.name == "rmsprop":
         return torch.optim.RMSprop(groups, rate, config.alpha, config.eps)
     betas = (config.betas[0], config.betas[1])
