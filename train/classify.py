@@ -25,7 +25,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from datasets import Dataset
-from torch.nn import functional as F
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
@@ -42,6 +41,7 @@ from train.editing import labels, stated
 from train.ema import EMA
 from train.figures import write_figures
 from train.frozen import sha256
+from train.losses import attributes_loss
 from train.memory import keep_freed_memory
 from train.photos import Photo, open_photos, read_photos
 from train.robust import attacked
@@ -197,14 +197,6 @@ def balance(known: torch.Tensor, heaviest: float) -> torch.Tensor:
     return (0.5 / shares).clamp(max=heaviest)
 
 
-def loss_of(logits: torch.Tensor, known: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Mean weighted cross entropy over what is known of `(N, 18)`."""
-    asked, targets = (~known.isnan()).float(), known.nan_to_num()
-    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    weight = asked * torch.where(targets > 0.5, weights[1], weights[0])
-    return (weight * entropy).sum() / weight.sum().clamp(min=1e-8)
-
-
 def batches(faces: Faces, size: int, epoch: int, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
     """An epoch's faces, shuffled and changed a little, with their labels."""
     order = np.random.default_rng((seed, epoch)).permutation(len(faces.pixels))
@@ -242,7 +234,7 @@ def train(arguments: ClassifyArguments, faces: Faces) -> AttributeClassifier:
     def loss_on(pictures: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, arguments.precision == "bf16"):
             logits = network(pictures)
-        return loss_of(logits.float(), known, weights)
+        return attributes_loss(logits.float(), known, weights)
 
     seen = 0
     with tqdm(total=steps, unit_scale=size, unit="image", desc="training") as bar:

@@ -220,3 +220,20 @@ class AlignmentLoss:
         points = POINTS.to(true)
         distance = transform(found.to(true), points) - transform(true, points)
         return {"alignment": self.weight * distance.square().sum(2).mean()}
+
+
+def attributes_loss(
+    logits: torch.Tensor, known: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean cross entropy over what is known of attributes, weighted; 0 where nothing is.
+
+    Args:
+        logits: of a classifier, `(N, A)`.
+        known: `(N, A)`: 1 with, 0 without, nan where nothing is said.
+        weights: of those without and of those with, `(2, A)`; none: all alike.
+    """
+    asked, targets = (~known.isnan()).float(), known.nan_to_num()
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    if weights is not None:
+        asked = asked * torch.where(targets > 0.5, weights[1], weights[0])
+    return (asked * entropy).sum() / asked.sum().clamp(min=1e-8)

@@ -112,8 +112,10 @@ def pack(weights: Path, recipe: Path | None, folder: Path, others: list[Path]) -
     The mixin's stand-in README is taken away: the card is written by `card`.
 
     Raises:
-        UserError: `weights`, or one of `others`, is no folder with weights.
+        UserError: `weights`, or one of `others`, is no folder with weights; there is no `recipe`.
     """
+    if recipe and not recipe.is_file():
+        raise UserError(f"there is no recipe {recipe}")
     for source in (weights, *others):
         if not (source / WEIGHTS_FILE).is_file():
             raise UserError(f"{source} has no {WEIGHTS_FILE}: give the folder with a run's weights")

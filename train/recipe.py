@@ -100,7 +100,7 @@ class LossConfig:
     perceptual_network: str = ""  # a distilled VGG-19: path or Hub file
     alignment: float = 0.0  # of a network with spatial transformers, against the true alignment
     reading: float = 0.0  # cross entropy of what the network reads in the portrait
-    edited: float = 0.0  # l2 of what a flipped attribute changes (data.attributes.neighbours)
+    edited: float = 0.0  # relative l2 of what a flip changes (data.attributes.neighbours)
     obedience: float = 0.0  # of the flipped attributes of data.attributes.flip
     obedience_sha256: str = ""  # of the classifier's weights: it never judges what it trained
     obedience_network: str = ""  # an attribute classifier: name, folder or Hub id

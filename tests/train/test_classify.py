@@ -23,7 +23,6 @@ from train.classify import (
     classify,
     half_of,
     is_held_out,
-    loss_of,
     main,
     margins,
     markdown,
@@ -33,6 +32,7 @@ from train.classify import (
     with_thresholds,
 )
 from train.classify import train as train_classifier
+from train.losses import attributes_loss
 
 SMILING, YOUNG, BLOND = (NAMES.index(name) for name in ("Smiling", "Young", "Blond_Hair"))
 TINY = AttributeClassifierConfig(widths=(4, 8, 8, 8), blocks=(0, 0, 0, 0), pooled=2, dropout=0.0)
@@ -113,7 +113,7 @@ def test_what_is_unknown_is_not_learnt_from() -> None:
     logits = torch.zeros(2, COUNT, requires_grad=True)
     weights = torch.ones(2, COUNT)
     weights[1] = 3.0
-    loss = loss_of(logits, known, weights)
+    loss = attributes_loss(logits, known, weights)
     assert loss.item() == pytest.approx(math.log(2))
     loss.backward()
     assert logits.grad is not None

@@ -158,9 +158,20 @@ def test_the_loss_of_a_change_leaves_the_unedited_photo_alone() -> None:
     asked = torch.zeros(2, COUNT)
     change = (photos - fake[rows]).detach() + 0.5
     loss = EditedLoss(8.0)(Edited(rows, asked, asked, photos), fake, change)["edited"]
-    assert loss.item() == pytest.approx(8 * 0.25 * 2 / 3)
+    sizes = change.square().mean((1, 2, 3)) + 0.01
+    assert loss.item() == pytest.approx(8 * (0.25 / sizes).sum().item() / 3)
     loss.backward()
     assert fake.grad is None and photos.grad is not None
+
+
+def test_a_small_change_is_learnt_as_soon_as_a_large_one() -> None:
+    fake, rows, asked = torch.zeros(1, 3, 4, 4), torch.tensor([0]), torch.zeros(1, COUNT)
+    parts = []
+    for size in (0.3, 3.0):
+        change = torch.full((1, 3, 4, 4), size)
+        parts.append(EditedLoss()(Edited(rows, asked, asked, change / 2), fake, change)["edited"])
+    assert parts[0].item() == pytest.approx(0.25 * 0.09 / 0.10)
+    assert parts[1].item() == pytest.approx(0.25 * 9 / 9.01)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,14 @@ def test_a_wrong_folder_does_not_pass_for_the_old_weights(
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
 
 
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    FDNN(FDNNConfig(encoder_blocks=(0, 0, 0, 0))).save_pretrained(tmp_path / "run")
+    missing = tmp_path / "no.yaml"
+    with pytest.raises(UserError, match=r"there is no recipe .*no\.yaml"):
+        publish.pack(tmp_path / "run", missing, tmp_path / "card", [])
+    assert not (tmp_path / "card").exists()
+
+
 def test_counters_are_packed_and_have_no_mean(tmp_path: Path) -> None:
     one, two = FDNN(NORMED), FDNN(NORMED)
     two.load_state_dict(

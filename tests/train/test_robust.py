@@ -8,7 +8,7 @@ import torch
 from face_destyle import AttributeClassifier, AttributeClassifierConfig
 from face_destyle.attributes import COUNT
 from tests import drawn
-from train.classify import loss_of
+from train.losses import attributes_loss
 from train.robust import attacked
 
 CONFIG = AttributeClassifierConfig(widths=(4, 8, 8, 8), blocks=(0, 0, 0, 0), pooled=2, dropout=0.0)
@@ -16,7 +16,7 @@ CONFIG = AttributeClassifierConfig(widths=(4, 8, 8, 8), blocks=(0, 0, 0, 0), poo
 
 def loss(network: AttributeClassifier, pictures: torch.Tensor) -> torch.Tensor:
     known = (torch.arange(COUNT) % 2).float().expand(len(pictures), COUNT)
-    return loss_of(network(pictures), known, torch.ones(2, COUNT))
+    return attributes_loss(network(pictures), known)
 
 
 @pytest.fixture
