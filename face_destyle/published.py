@@ -85,6 +85,15 @@ _ROWS = (
         paper="Yu, Shiri et al.: Can We See More?, TPAMI 2020",
         data=f"{PHOTOS}; 14,054 near-frontal photos seen from five angles each",
     ),
+    Published(
+        name="attributes",
+        repo_id="face-destyle/attributes",
+        tag="v0.1.0",
+        licence=RESEARCH,
+        sha256="12589dd0d0d8a1d2596767d0cb62c8691e71302cc69c64126c4d1a21aca1b31b",
+        paper="Liu et al.: Deep Learning Face Attributes in the Wild, ICCV 2015 (the labels)",
+        data="CelebA (test partition); portraits of its photos in 8 styles",
+    ),
     _style(
         "the-scream",
         "Munch, The Scream",

@@ -11,7 +11,7 @@ from face_destyle import HubModel, Stylizer, published
 from train.evaluate import table
 
 MEGABYTE = 1_000_000
-LIMITS = {"fdnn": 8 * MEGABYTE, "style": 1 * MEGABYTE}
+LIMITS = {"fdnn": 8 * MEGABYTE, "attributes": 2 * MEGABYTE, "style": 1 * MEGABYTE}
 # The thesis' protocol.
 SEEN = ["candy", "feathers", "the_scream"]
 UNSEEN = ["composition_vii", "la_muse", "mosaic", "starry_night", "udnie"]
@@ -25,6 +25,7 @@ def test_the_names() -> None:
         "fdnn",
         "fdnn-ifrp",
         "fdnn-tann",
+        "attributes",
         "style-the-scream",
         "style-starry-night",
         "style-composition-vii",
