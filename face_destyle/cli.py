@@ -16,7 +16,6 @@ from face_destyle.errors import UserError, WeightsError
 from face_destyle.telling import tell
 from face_destyle.version import __version__
 
-DEFAULT_MODEL = "fdnn"
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 130  # of a process that an interrupt ends
 
@@ -103,9 +102,9 @@ def _add_recover(commands: Any) -> None:
     )
     recover.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
         metavar="NAME",
-        help="published name, folder, Hub id or ONNX file (default: %(default)s)",
+        help="published name, folder, Hub id or ONNX file (default: "
+        f"{published.DEFAULT_MODEL}, with --attributes {published.GUIDED_MODEL})",
     )
     recover.add_argument(
         "--overwrite",
@@ -122,8 +121,7 @@ def _add_recover(commands: Any) -> None:
     recover.add_argument(
         "--attributes",
         metavar="TEXT",
-        help="what the face shall have and, after a minus, not have, for a network that takes "
-        "attributes: --attributes=Smiling,-Young",
+        help="what the face shall have and, after a minus, not have: --attributes=Smiling,-Young",
     )
     recover.add_argument(
         "--batch-size",

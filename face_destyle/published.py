@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
+DEFAULT_MODEL, GUIDED_MODEL = "fdnn", "fdnn-afrp"  # of the command line; with attributes
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,25 @@ _ROWS = (
         licence=RESEARCH,
         sha256="9764a6468d8d1da35242e7d16970a427f07b7697fda204f9980673364d29f8b7",
         paper="Shiri et al.: Identity-preserving Face Recovery from Portraits, IJCV 2019",
+        data=f"{PHOTOS}; 14,490 photos in 32 styles after 16 artworks; 88 CUFS sketches",
+    ),
+    Published(
+        name="fdnn-ifrp-protocol",
+        repo_id="face-destyle/fdnn-ifrp-protocol",
+        tag="v0.1.0",
+        licence=RESEARCH,
+        sha256="6382d8f9f0d2e138c9e5cfa46fb42baf651c7ca713facadd2a8ec8d6879802ae",
+        paper="Shiri et al.: Identity-preserving Face Recovery from Portraits, IJCV 2019",
+        data=f"{PHOTOS}; 14,490 photos in 3 styles (The Scream, Candy, Feathers), turned",
+    ),
+    Published(
+        name="fdnn-afrp",
+        repo_id="face-destyle/fdnn-afrp",
+        tag="v0.1.0",
+        licence=RESEARCH,
+        sha256="e64cbf66474b86d389be6ae77335c08b1033a7eedd878e026080d39d0825444e",
+        paper="Shiri et al.: Recovering Faces from Portraits with Auxiliary Facial Attributes, "
+        "WACV 2019",
         data=f"{PHOTOS}; 14,490 photos in 32 styles after 16 artworks; 88 CUFS sketches",
     ),
     Published(

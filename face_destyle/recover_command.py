@@ -47,6 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     # The Hub's client reports each of its retries; the one line at the end says what to do.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     _check(arguments)
+    if arguments.model is None:
+        plain = arguments.attributes is None
+        arguments.model = published.DEFAULT_MODEL if plain else published.GUIDED_MODEL
     # os.path answers False for a name that no file can have; Path raises.
     return (_folder if os.path.isdir(arguments.input) else _file)(arguments)
 

@@ -19,11 +19,9 @@ from face_destyle.attributes import (
     with_attribute,
 )
 from face_destyle.models.base import inference
-from face_destyle.published import WEIGHTS as TABLE
 from spaces_app.batching import processor
 from spaces_app.common import (
     AFRP,
-    CLASSIFIER,
     NET,
     classifier,
     hand_out,
@@ -31,12 +29,19 @@ from spaces_app.common import (
     speaks_plainly,
 )
 from spaces_app.framing import Framing, build_framing, frame_upload
-from spaces_app.results import build_gallery, build_panel, connect, recover_square, shown
+from spaces_app.results import (
+    Outcome,
+    build_gallery,
+    build_panel,
+    connect,
+    recover_square,
+    shown,
+)
 
 YES, NO, OPEN = "yes", "no", "open"
 VALUES = {YES: 1.0, NO: 0.0, OPEN: math.nan}
-# Shown beside the result, each alone: turned round where the form says yes or no, else asked for,
-# and for these two refused, because what a portrait leaves open is mostly young and beardless.
+SEEN = "seen"
+# Shown beside the result, each alone: what is asked for, or else what is seen, turned round.
 EDITS = (
     "Smiling",
     "Mouth_Slightly_Open",
@@ -47,7 +52,6 @@ EDITS = (
     "Heavy_Makeup",
     "No_Beard",
 )
-REFUSED_WHERE_OPEN = {"Young", "No_Beard"}
 # Choosing one turns off what it excludes, without asking the server.
 EXCLUDE = f'(chosen, ...others) => others.map((other) => (chosen === "{YES}" ? "{NO}" : other))'
 
@@ -87,12 +91,13 @@ def recover_with_attributes(
         raise PictureError(str(error)) from None
     outcome = recover_square(AFRP, square, wish)
     path = hand_out(outcome.mixed(strength), AFRP, f"recovered-{AFRP}")
-    return path, edits(square, wish)
+    return path, edits(square, wish, outcome)
 
 
-def edits(square: Image.Image, wish: Vector) -> Strip:
+def edits(square: Image.Image, wish: Vector, outcome: Outcome) -> Strip:
     """The face with one attribute changed at a time: paths of PNGs, and what people read."""
-    changes = [_change(name, wish) for name in EDITS]
+    seen = see(outcome.face)
+    changes = [(name, _other(name, wish, seen)) for name in EDITS]
     vectors = [with_attribute(wish, name, value) for name, value in changes]
     model = recoverer(AFRP)
     portrait = images.to_tensor([square], model.input_size).to(next(model.parameters()))
@@ -105,11 +110,18 @@ def edits(square: Image.Image, wish: Vector) -> Strip:
     return strip
 
 
-def _change(name: str, wish: Vector) -> tuple[str, bool]:
-    value = wish[NAMES.index(name)]
-    if math.isnan(value):
-        return name, name not in REFUSED_WHERE_OPEN
-    return name, value < 0.5
+def see(face: Image.Image) -> Vector:
+    """What the classifier sees in a recovered face."""
+    model = classifier()
+    with processor:
+        return model.decide(model.predict(face))
+
+
+def _other(name: str, wish: Vector, seen: Vector) -> bool:
+    """Whether an attribute shall be there, so that the face is another one."""
+    place = NAMES.index(name)
+    value = seen[place] if math.isnan(wish[place]) else wish[place]
+    return value < 0.5
 
 
 @speaks_plainly
@@ -117,25 +129,46 @@ def _recover_for_page(picture: dict[str, Any] | None, *values: Any) -> tuple[Any
     *frame, strength = values[: -len(NAMES)]
     square = frame_upload(picture, *frame)
     wish = tuple(VALUES.get(value, math.nan) for value in values[-len(NAMES) :])
-    return *shown(recover_square(AFRP, square, wish), strength), edits(square, wish)
+    outcome = recover_square(AFRP, square, wish)
+    return *shown(outcome, strength), edits(square, wish, outcome)
 
 
-def _read(picture: dict[str, Any] | None, *frame: float) -> list[str]:
-    """What the classifier reads of the face, for the form."""
+def _read(picture: dict[str, Any] | None, *frame: float) -> list[dict[str, Any]]:
+    """The form, with what is seen in the face that the portrait gives by itself.
+
+    It marks, and does not choose: what a classifier says of a portrait, asked for, makes the face
+    worse than what the network sees in it by itself.
+    """
     if not picture:
-        return _all_open()
-    square, model = frame_upload(picture, *frame), classifier()
-    with processor:
-        found = model.decide(model.predict(square))
-    return [YES if value else NO for value in found]
+        return _marked(UNKNOWN)
+    seen = see(recover_square(AFRP, frame_upload(picture, *frame)).face)
+    return _marked(seen)
 
 
-def _read_chosen(picture: dict[str, Any] | None, *frame: float) -> list[str]:
+def _read_chosen(picture: dict[str, Any] | None, *frame: float) -> list[dict[str, Any]]:
     """The same where a picture was just chosen: that it is bad was said by the view of it."""
     try:
-        return _read(picture, *frame)
+        marked = _read(picture, *frame)
     except PictureError:
-        return _all_open()
+        marked = _marked(UNKNOWN)
+    # What was known of the face before is not known of this one.
+    return [row | {"value": OPEN} for row in marked]
+
+
+def _marked(seen: Vector) -> list[dict[str, Any]]:
+    """The choices for each attribute, with the one that is seen marked."""
+    return [
+        gr.update(choices=_choices(name, value)) for name, value in zip(NAMES, seen, strict=True)
+    ]
+
+
+def _choices(name: str, seen: float = math.nan) -> list[tuple[str, str]]:
+    attribute = BY_NAME[name]
+    labels = {YES: attribute.label, NO: attribute.opposite, OPEN: "as painted"}
+    return [
+        (f"{label} ({SEEN})" if VALUES[value] == seen else label, value)
+        for value, label in labels.items()
+    ]
 
 
 def _all_open() -> list[str]:
@@ -177,12 +210,11 @@ def build_guided() -> None:
 
 
 def _build_form(framing: Framing) -> dict[str, gr.Radio]:
-    """The attributes by group, each yes, no, or open; filled in by the classifier."""
+    """The attributes by group, each yes, no, or open; what the classifier sees is marked."""
     with gr.Accordion("What is known of the face", elem_id="guided-form"):
-        reads = CLASSIFIER in TABLE
         gr.Markdown(
-            ("A small classifier fills this in when you choose a picture. " if reads else "")
-            + "Change what you know better; *as painted* leaves it to the portrait.",
+            f"What a small classifier sees in the recovered face is marked *({SEEN})*. Choose what "
+            "you know better; *as painted* leaves it to the portrait.",
             elem_classes="hint",
         )
         form: dict[str, gr.Radio] = {}
@@ -192,9 +224,8 @@ def _build_form(framing: Framing) -> dict[str, gr.Radio]:
                 form |= {name: _build_wish(name) for name in names}
         wishes = [form[name] for name in NAMES]
         with gr.Row():
-            if reads:
-                read = gr.Button("Read it from the portrait", size="sm", elem_id="guided-read")
-                _fill(framing, read, wishes)
+            read = gr.Button("See what is painted", size="sm", elem_id="guided-read")
+            _fill(framing, read, wishes)
             clear = gr.Button("Leave all to the portrait", size="sm", elem_id="guided-clear")
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     clear.click(_all_open, None, wishes, queue=False, **options)
@@ -206,11 +237,10 @@ def _build_form(framing: Framing) -> dict[str, gr.Radio]:
 
 
 def _build_wish(name: str) -> gr.Radio:
-    attribute = BY_NAME[name]
     return gr.Radio(
-        [(attribute.label, YES), (attribute.opposite, NO), ("as painted", OPEN)],
+        _choices(name),
         value=OPEN,
-        label=attribute.label.capitalize(),
+        label=BY_NAME[name].label.capitalize(),
         show_label=False,
         container=False,
         elem_id=f"wish-{name}",

@@ -1,4 +1,4 @@
-"""Make the example pictures of the demo, and docs/faces.png: `python -m spaces_app.make_examples`.
+"""Make the example pictures of the demo, and those of docs/: `python -m spaces_app.make_examples`.
 
 Drawn faces are this project's own; the photo is NASA's portrait of Eileen Collins, in the public
 domain, as scikit-image carries it. Portraits are made from both by the published style networks.
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from face_destyle import FaceModel, Stylizer
+from face_destyle import AFRP, FaceModel, Stylizer
 from face_destyle.faces import FRAME_EYES
 from spaces_app.framing import EXAMPLES
 
@@ -22,6 +22,7 @@ FINE = 4  # drawn at four times the size, then reduced: smooth edges
 TILE = 128
 STYLES = ("the-scream", "starry-night", "composition-vii", "udnie")
 DOCS = Path(__file__).parents[1] / "docs"
+WISHES = ("-Smiling", "Blond_Hair", "Black_Hair", "Gray_Hair", "Mustache,-No_Beard")
 ASTRONAUT_EYES = ((203.0, 101.2), (247.2, 103.3))
 
 Colour = tuple[int, int, int]
@@ -315,6 +316,7 @@ def main() -> None:
     write_further(photos)
     DOCS.mkdir(exist_ok=True)
     draw_sheet(photos).save(DOCS / "faces.png", optimize=True)
+    draw_edits().save(DOCS / "attributes.png", optimize=True)
 
 
 def draw_sheet(photos: dict[str, Image.Image]) -> Image.Image:
@@ -329,6 +331,17 @@ def draw_sheet(photos: dict[str, Image.Image]) -> Image.Image:
         portrait = Stylizer.from_pretrained(f"style-{style}").stylize(photos[name], TILE)
         sheet.paste(portrait, (column * TILE, 0))
         sheet.paste(model.recover(portrait), (column * TILE, TILE))
+    return sheet
+
+
+def draw_edits() -> Image.Image:
+    """A portrait, the face recovered from it, and that face as it is asked for otherwise."""
+    portrait = Image.open(EXAMPLES / "portrait-astronaut-the-scream.png")
+    model = AFRP.from_pretrained("fdnn-afrp")
+    faces = [model.recover(portrait, attributes=wish) for wish in ("", *WISHES)]
+    sheet = Image.new("RGB", ((len(faces) + 1) * TILE, TILE))
+    for column, picture in enumerate((portrait, *faces)):
+        sheet.paste(picture, (column * TILE, 0))
     return sheet
 
 

@@ -265,21 +265,24 @@ def test_strength_with_the_keyboard(visit: Page, model: FaceModel, portrait_file
 def test_attributes(visit: Page, portrait_file: Path) -> None:
     go_to(visit, "guided")
     upload(visit, "guided", portrait_file)
+    model = AFRP.from_pretrained("fdnn-afrp")
     classifier = AttributeClassifier.from_pretrained("attributes")
-    wish = classifier.decide(classifier.predict(portrait_file))
-    labels = {value: index for index, value in enumerate((1.0, 0.0))}
-    for name, value in zip(NAMES, wish, strict=True):
-        choice = visit.locator(f"#wish-{name} input >> nth={labels[value]}")
-        expect(choice).to_be_checked()
+    seen = classifier.decide(classifier.predict(model.recover(portrait_file)))
+    for name, value in zip(NAMES, seen, strict=True):
+        choices = visit.locator(f"#wish-{name} label")
+        expect(choices.nth(0 if value else 1)).to_contain_text("(seen)")
+        expect(choices.nth(1 if value else 0)).not_to_contain_text("(seen)")
+        expect(choices.nth(2).locator("input")).to_be_checked()
     # Choosing one hair colour turns off the others.
+    wish = UNKNOWN
     for name in ("Brown_Hair", "Gray_Hair"):
         visit.locator(f"#wish-{name} label >> nth=0").click()
         wish = with_attribute(wish, name, True)
     expect(visit.locator("#wish-Brown_Hair input >> nth=1")).to_be_checked()
-    visit.locator("#wish-Young label >> nth=2").click()
-    wish = with_attribute(wish, "Young", None)
+    visit.locator("#wish-Young label >> nth=0").click()
+    wish = with_attribute(wish, "Young", True)
     run(visit, "guided", "fdnn-afrp")
-    expected = AFRP.from_pretrained("fdnn-afrp").recover(portrait_file, attributes=wish)
+    expected = model.recover(portrait_file, attributes=wish)
     assert same(images.load_picture(downloaded(visit, "guided")), expected)
     edits = visit.locator("#guided-edits .thumbnail-item")
     expect(edits).to_have_count(8)
@@ -290,7 +293,7 @@ def test_attributes(visit: Page, portrait_file: Path) -> None:
     visit.locator("#guided-run").click()
     shown = visit.locator("#guided-comparison img >> nth=1")
     expect(shown).not_to_have_attribute("src", run_again or "")
-    free = AFRP.from_pretrained("fdnn-afrp").recover(portrait_file, attributes=UNKNOWN)
+    free = model.recover(portrait_file, attributes=UNKNOWN)
     assert same(fetched(visit, "#guided-comparison img >> nth=1"), free)
 
 

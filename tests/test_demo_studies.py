@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from face_destyle import AFRP, FaceModel, PictureError, images
 from face_destyle.attributes import NAMES, UNKNOWN, to_vector, with_attribute
 from face_destyle.models.similarity import similarity, warp
-from spaces_app import guided, results, tiny, turned
+from spaces_app import common, guided, results, tiny, turned
 from spaces_app.common import AFRP as AFRP_NAME
 from spaces_app.framing import enlarged
 from tests import demo_site, drawn
@@ -76,12 +77,16 @@ def test_attributes_are_those_of_the_package(client: Client, portrait_file: Path
     )
     model = AFRP.from_pretrained(AFRP_NAME)
     assert same(opened(face), model.recover(portrait_file, attributes=wish))
+    # What nothing was said of is turned round from what is seen.
+    reader = common.classifier()
+    seen = dict(zip(NAMES, reader.decide(reader.predict(opened(face))), strict=True))
+    is_open = seen["Mouth_Slightly_Open"] == 1
+    changes = {"Smiling": False, "Mouth_Slightly_Open": not is_open}
     labels = [edit["caption"] for edit in strip]
-    assert labels[:3] == ["not smiling", "mouth slightly open", "young"]
+    mouth = "mouth closed" if is_open else "mouth slightly open"
+    assert labels[:3] == ["not smiling", mouth, "young"]
     assert labels[4:6] == ["hair not blond", "black hair"]
-    for edit, (name, value) in zip(
-        strip, [("Smiling", False), ("Mouth_Slightly_Open", True)], strict=False
-    ):
+    for edit, (name, value) in zip(strip, changes.items(), strict=False):
         vector = with_attribute(to_vector(wish), name, value)
         expected = model.recover(portrait_file, attributes=vector)
         assert difference(opened(edit["image"]), expected) <= 1
@@ -122,22 +127,37 @@ def test_the_form_is_read_from_the_square_of_the_new_picture() -> None:
     assert [event for _, event in button.targets] == ["click"]
 
 
-def test_a_bad_file_leaves_the_form_open(tmp_path: Path, portrait_file: Path) -> None:
+def marks(form: list[dict[str, Any]]) -> list[list[str]]:
+    """The values that are marked as seen, of each attribute."""
+    return [[v for label, v in row["choices"] if label.endswith("(seen)")] for row in form]
+
+
+def test_what_is_seen_is_marked_and_not_chosen(portrait_file: Path) -> None:
+    frame, picture = (100, 0, 0, 0), {"path": str(portrait_file)}
+    with demo_site.all_published():
+        chosen, again = guided._read_chosen(picture, *frame), guided._read(picture, *frame)
+        face = common.recoverer("fdnn-afrp").recover(portrait_file)
+        seen = common.classifier().decide(common.classifier().predict(face))
+    expected = [[guided.YES if value else guided.NO] for value in seen]
+    assert marks(chosen) == marks(again) == expected
+    assert [row["value"] for row in chosen] == [guided.OPEN] * len(NAMES)
+    assert not any("value" in row for row in again)  # what was chosen stays chosen
+
+
+def test_a_bad_file_leaves_the_form_open(tmp_path: Path) -> None:
     frame = (100, 0, 0, 0)
     bad = {"path": str(drawn.unreadable("text", tmp_path))}
-    assert set(guided._read_chosen(bad, *frame)) == {guided.OPEN}
-    with demo_site.all_published():
-        read = guided._read_chosen({"path": str(portrait_file)}, *frame)
-    assert set(read) <= {guided.YES, guided.NO}
+    form = guided._read_chosen(bad, *frame)
+    assert not any(marks(form)) and {row["value"] for row in form} == {guided.OPEN}
     with pytest.raises(PictureError):
         guided._read(bad, *frame)
 
 
-def test_every_edit_changes_what_the_form_says() -> None:
-    assert [guided._change(name, UNKNOWN)[1] for name in guided.EDITS].count(False) == 2
+def test_every_edit_changes_what_is_asked_or_else_seen() -> None:
     for value in (0.0, 1.0):
-        wish = (value,) * len(NAMES)
-        assert all(guided._change(name, wish) == (name, not value) for name in guided.EDITS)
+        vector, opposite = (value,) * len(NAMES), (1 - value,) * len(NAMES)
+        assert all(guided._other(name, vector, opposite) == (not value) for name in guided.EDITS)
+        assert all(guided._other(name, UNKNOWN, vector) == (not value) for name in guided.EDITS)
 
 
 @pytest.mark.parametrize("side", [16, 24, 200])

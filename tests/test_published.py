@@ -24,6 +24,8 @@ def test_the_names() -> None:
     assert set(published.WEIGHTS) == {
         "fdnn",
         "fdnn-ifrp",
+        "fdnn-ifrp-protocol",
+        "fdnn-afrp",
         "fdnn-tann",
         "attributes",
         "style-the-scream",
@@ -68,9 +70,8 @@ def test_loads_as_what_it_says(row: published.Published) -> None:
     model = HubModel.from_pretrained(row.name)
     config = json.loads((row.folder() / "config.json").read_text())
     assert model.model_type == config["model_type"]
-    assert config["model_type"] == (
-        "stylizer" if isinstance(model, Stylizer) else row.name.removeprefix("fdnn-")
-    )
+    kind = row.name.removeprefix("fdnn-").removesuffix("-protocol")
+    assert config["model_type"] == ("stylizer" if isinstance(model, Stylizer) else kind)
     for name, weight in model.named_parameters():
         assert torch.isfinite(weight).all(), name
 

@@ -23,6 +23,7 @@ from face_destyle import (
 )
 from face_destyle.cli import main
 from face_destyle.folders import RECORDS
+from face_destyle.recovery import with_attributes
 from tests import drawn
 from tests.test_cli import ROOT, one_line
 from tests.test_faces import difference, face_at
@@ -249,6 +250,17 @@ class TestOptions:
         )
         assert difference(opened("portrait-recovered.png"), asked).max() == 0
         assert difference(asked, plain).max() > 0
+
+    @pytest.mark.parametrize(
+        ("options", "name"), [([], "fdnn"), (["--attributes", "Smiling,-Young"], "fdnn-afrp")]
+    )
+    def test_the_network_that_suits(
+        self, options: list[str], name: str, here: Path, portrait_file: Path
+    ) -> None:
+        assert main(["recover", str(portrait_file), *options]) == 0
+        model = with_attributes(FaceModel.from_pretrained(name), "".join(options[1:]) or None)
+        expected = model.recover(portrait_file)
+        assert difference(opened("portrait-recovered.png"), expected).max() == 0
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -3,11 +3,12 @@
     python -m train.obedience --weights cards/fdnn-afrp --judge CLASSIFIER --data TEST_PAIRS \
         --embedding mobilefacenet_xiaoccer.safetensors --out obedience.json
 
-Obedience, of networks that take attributes: each attribute of each labelled face is flipped, hair
-of one colour by asking for another, all else asked for as it is. Counted is how often the
-decision of the classifier changes from the face recovered with the true attributes to the flipped
-one, in the direction asked; beside it how often it ends there, changed or not. Of the hair
-colours the decision is the one that stands out most.
+Obedience, of networks that take attributes: each attribute of each labelled face is asked for as
+it is, and flipped, hair of one colour by asking for another. All else is left to the portrait, as a
+visitor does who wants one thing changed, or, with `--rest true`, asked for as it is. Counted is how
+often the decision of the classifier changes from the one face to the other, in the direction
+asked; beside it how often it ends there, changed or not. Of the hair colours the decision is the
+one that stands out most.
 
 Preservation, of every network: how often gender and age group are read otherwise in the recovered
 face than in the true photo.
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ from train.recipe import recipe_beside, trained_with
 BATCH = 32
 COLOURS = [NAMES.index(name) for name in HAIR_COLOURS]
 KEPT = ("Male", "Young")  # gender and age group
+Rest = Literal["open", "true"]  # what is asked for beside the attribute that is flipped
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,15 @@ def wish_for(labelled: Vector, name: str, turn: int) -> Wish:
     return Wish(flip(labelled, labelled, name), name, not present)
 
 
+def alone(known: torch.Tensor, name: str) -> torch.Tensor:
+    """Attributes `(N, 18)` of which one is kept, and all else unknown."""
+    kept = torch.full_like(known, math.nan)
+    kept[:, NAMES.index(name)] = known[:, NAMES.index(name)]
+    return kept
+
+
 def measure_flips(
-    model: FaceModel, test: TestSet, known: torch.Tensor, judges: Judges
+    model: FaceModel, test: TestSet, known: torch.Tensor, judges: Judges, rest: Rest = "open"
 ) -> dict[str, dict[str, np.ndarray]]:
     """For each attribute and flipped portrait: `changed`, `reached`, `cosine`, and its `place`.
 
@@ -169,6 +178,7 @@ def measure_flips(
         test: the portraits.
         known: their labels, `(rows, 18)`; faces without are left out.
         judges: who decides.
+        rest: what is asked for beside the attribute: nothing, or all as it is.
     """
     found: dict[str, dict[str, list[np.ndarray]]] = {
         name: {"changed": [], "reached": [], "cosine": [], "place": []} for name in NAMES
@@ -181,12 +191,14 @@ def measure_flips(
             continue
         portraits, own = portraits[rows], known[places][rows]
         where = np.array(places)[rows.numpy()]
-        plain = recover(model, portraits, own)
-        before, who = margins(judges.classifier, plain), embed(judges, plain)
         for name in NAMES:
+            if rest == "open" or name == NAMES[0]:
+                asked = alone(own, name) if rest == "open" else own
+                plain = recover(model, portraits, asked)
+                before, who = margins(judges.classifier, plain), embed(judges, plain)
             wishes = [
                 wish_for(tuple(vector.tolist()), name, int(place))
-                for vector, place in zip(own, where, strict=True)
+                for vector, place in zip(asked, where, strict=True)
             ]
             edited = recover(model, portraits, torch.tensor([wish.vector for wish in wishes]))
             was = granted(before, wishes)
@@ -316,7 +328,13 @@ def judge_on_photos(test: TestSet, known: torch.Tensor, found: torch.Tensor) -> 
 
 
 def evaluate(
-    weights: str, judge: str, embedding: str, test: TestSet, known: torch.Tensor, seen: list[str]
+    weights: str,
+    judge: str,
+    embedding: str,
+    test: TestSet,
+    known: torch.Tensor,
+    seen: list[str],
+    rest: Rest = "open",
 ) -> dict[str, Any]:
     """The content of the file of figures.
 
@@ -340,8 +358,8 @@ def evaluate(
         "preservation": summarize_preservation(test, seen, kept),
     }
     if model.takes_attributes:
-        flips = measure_flips(model, test, known, judges)
-        summary["obedience"] = summarize_flips(test, seen, flips)
+        flips = measure_flips(model, test, known, judges, rest)
+        summary["obedience"] = {"rest": rest} | summarize_flips(test, seen, flips)
     return summary
 
 
@@ -394,6 +412,7 @@ def main_arguments() -> argparse.ArgumentParser:
     parser.add_argument("--style", action="append", default=[], help="all where none is given")
     parser.add_argument("--seen", help="comma-separated; else from recipe.yaml beside the weights")
     parser.add_argument("--limit", type=int, default=0, help="photos of each style; 0 for all")
+    parser.add_argument("--rest", choices=["open", "true"], default="open")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     return parser
 
@@ -410,7 +429,7 @@ def main(argv: list[str] | None = None) -> int:
     seen = seen_styles(given.weights) if given.seen is None else given.seen.split(",")
     test = TestSet.open(given.data, given.split, given.style, given.limit)
     known = labels(test.pairs, given.data)[test.rows]
-    summary = evaluate(given.weights, given.judge, given.embedding, test, known, seen)
+    summary = evaluate(given.weights, given.judge, given.embedding, test, known, seen, given.rest)
     if given.out:
         write_figures(summary, given.out)
     print(table(summary))  # noqa: T201

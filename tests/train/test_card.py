@@ -166,7 +166,13 @@ def test_a_card_tells_how_a_network_obeys(guided: Path) -> None:
     write(guided, "obedience.json", obedience())
     cards.write_card(ROW, guided, {})
     text = (guided / "README.md").read_text()
-    assert "Each attribute of each labelled face is flipped" in text
+    told = "as it is, and flipped; all others are {}"
+    assert told.format("left to the portrait") in text
+    stated = obedience()
+    stated["obedience"]["rest"] = "true"
+    write(guided, "obedience.json", stated)
+    cards.write_card(ROW, guided, {})
+    assert told.format("asked for as they are") in (guided / "README.md").read_text()
     assert "| Bald | 8 | 76.5% | 70.0% to 82.0% | 76.5% | 81.2% | 0.625 |" in text
     assert "| portrait | all | 14.50 | 76.5% | 76.5% |" in text
 

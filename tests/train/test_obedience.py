@@ -26,6 +26,7 @@ from train.editing import HAIR_COLOURS, labels
 from train.frozen import sha256
 from train.obedience import (
     Judges,
+    Rest,
     Wish,
     granted,
     judge_on_photos,
@@ -58,7 +59,7 @@ class Painter(nn.Module):
         photo = portraits.clone()
         photo[:, :, 0, :COUNT] = 0.5  # by itself it recovers faces that have everything
         if attributes is not None:
-            written = 2 * attributes - 1
+            written = 2 * attributes.nan_to_num(0.75) - 1
             for place in self.deaf:
                 written[:, place] = -1
             photo[:, :, 0, :COUNT] = written[:, None]
@@ -143,9 +144,12 @@ class TestWishes:
 
 
 class TestFlips:
-    def test_an_obedient_network(self, opened: tuple[evaluate.TestSet, torch.Tensor]) -> None:
+    @pytest.mark.parametrize("rest", ["open", "true"])
+    def test_an_obedient_network(
+        self, rest: Rest, opened: tuple[evaluate.TestSet, torch.Tensor]
+    ) -> None:
         test, known = opened
-        flips = measure_flips(Painter(), test, known, JUDGES)  # type: ignore[arg-type]
+        flips = measure_flips(Painter(), test, known, JUDGES, rest)  # type: ignore[arg-type]
         summary = summarize_flips(test, ["negative"], flips)
         assert summary["attributes"]["Young"]["portraits"] == 6
         assert summary["attributes"]["Young"]["photos"] == 3
@@ -157,6 +161,23 @@ class TestFlips:
         assert summary["attributes"]["Smiling"]["cosine"] == 1
         assert summary["mean_cosine"] == pytest.approx(17 / 18, abs=1e-4)
         assert summary["mean_changed_by_styles"].keys() == {"seen", "unseen"}
+
+    @pytest.mark.parametrize(("rest", "said"), [("open", 1), ("true", COUNT)])
+    def test_what_is_said_beside_it(
+        self, rest: Rest, said: int, opened: tuple[evaluate.TestSet, torch.Tensor]
+    ) -> None:
+        test, known = opened
+        heard = []
+
+        class Listener(Painter):
+            def forward(self, portraits: torch.Tensor, attributes: Any = None) -> Recovered:
+                heard.append((~attributes.isnan()).sum(1))
+                return super().forward(portraits, attributes)
+
+        measure_flips(Listener(), test, known, JUDGES, rest)  # type: ignore[arg-type]
+        counts = torch.cat(heard)
+        # A hair colour that is asked for says of the other three, and baldness of bangs, too.
+        assert counts.min() == said and (counts == said).float().mean() > 0.7
 
     def test_a_deaf_one_is_found_out(self, opened: tuple[evaluate.TestSet, torch.Tensor]) -> None:
         """It never makes anybody male: the men that were women already are not counted."""
