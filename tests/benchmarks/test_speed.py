@@ -9,6 +9,7 @@ import pytest
 from benchmarks import speed
 from benchmarks.pix2pix import UNet128, UNet128Config
 from face_destyle import FDNN, FDNNConfig, Stylizer, StylizerConfig
+from face_destyle.published import WEIGHTS
 from tests.train import made
 from train.recipe import NetworkConfig, load_recipe
 
@@ -29,12 +30,18 @@ def test_tasks_take_turns_after_one_unmeasured_turn() -> None:
 
 def test_one_face_in_both_runtimes() -> None:
     rival = UNet128(UNet128Config(width=2)).eval()
-    figure = speed.recover_one(2, 1, {"fdnn": FDNN(SMALL).eval(), "unet_128": rival})
+    figure = speed.recover_one(2, 1, {"fdnn": FDNN(SMALL).eval(), "unet_128": rival}, 0.5)
     ours = min(value for name, value in figure.parts.items() if name.startswith("fdnn "))
     theirs = min(value for name, value in figure.parts.items() if name.startswith("unet_128 "))
     assert len(figure.parts) == 4
     assert figure.value == pytest.approx(ours / theirs)
     assert (figure.limit, figure.at_most) == (0.5, True)
+    assert figure.name == "recover one face by fdnn, share of unet_128's time"
+
+
+def test_every_published_recovery_network_has_a_limit() -> None:
+    ours = {pair[0] for pair in speed.LIMITS}
+    assert ours == {n for n in WEIGHTS if n.startswith("fdnn") and not n.endswith("-protocol")}
 
 
 def test_a_step_of_both_recipes(tmp_path: Path) -> None:
