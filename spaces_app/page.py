@@ -96,7 +96,7 @@ TABS = (
         "For a portrait of somebody of whom you know something, such as hair colour or age: AFRP "
         "takes that into account.",
         build_guided,
-        (AFRP,),
+        (AFRP, CLASSIFIER),
     ),
     TabRow(
         "Tiny photo",

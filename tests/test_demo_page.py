@@ -50,8 +50,10 @@ def test_a_tab_comes_with_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tabs == titles()
     assert "fdnn-ifrp" not in page._footer()
     monkeypatch.setitem(WEIGHTS, "fdnn-afrp", demo_site.stand_in("fdnn-afrp"))
-    assert "With attributes" in titles()
     assert "Compare" in titles()
+    assert "With attributes" not in titles()  # it shows what the classifier sees
+    monkeypatch.setitem(WEIGHTS, "attributes", demo_site.stand_in("attributes"))
+    assert "With attributes" in titles()
     monkeypatch.setitem(WEIGHTS, "fdnn-tann", demo_site.stand_in("fdnn-tann"))
     assert "Tiny photo" in titles()
 

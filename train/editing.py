@@ -192,7 +192,7 @@ class EditedLoss:
     """Squared error of what a flipped attribute changes, relative to how much it changes.
 
     Of the change alone: what a portrait leaves open of the photo itself is twenty times larger, and
-    would drown it. Relative: white hair changes fourteen times as much as a smile, which would be
+    would drown it. Relative: gray hair changes twelve times as much as a smile, which would be
     learnt last.
 
     Attributes:

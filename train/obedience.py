@@ -412,7 +412,9 @@ def main_arguments() -> argparse.ArgumentParser:
     parser.add_argument("--style", action="append", default=[], help="all where none is given")
     parser.add_argument("--seen", help="comma-separated; else from recipe.yaml beside the weights")
     parser.add_argument("--limit", type=int, default=0, help="photos of each style; 0 for all")
-    parser.add_argument("--rest", choices=["open", "true"], default="open")
+    parser.add_argument(
+        "--rest", choices=["open", "true"], default="open", help="asked for beside the flipped one"
+    )
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     return parser
 
