@@ -43,73 +43,53 @@ class Published:
 
 RESEARCH = "research, non-commercial"
 PHOTOS = "CelebA (test partition), All-Age-Faces, synthetic faces"
+MANY_STYLES = f"{PHOTOS}; 14,490 photos in 32 styles after 16 artworks; 88 CUFS sketches"
 STYLE_PAPER = "Johnson, Alahi, Fei-Fei: Perceptual Losses, ECCV 2016"
 
 
+def _row(name: str, sha256: str, paper: str, data: str) -> Published:
+    return Published(name, f"face-destyle/{name}", "v0.1.0", RESEARCH, sha256, paper, data)
+
+
 def _style(artwork: str, title: str, sha256: str) -> Published:
-    return Published(
-        name=f"style-{artwork}",
-        repo_id=f"face-destyle/style-{artwork}",
-        tag="v0.1.0",
-        licence=RESEARCH,
-        sha256=sha256,
-        paper=STYLE_PAPER,
-        data=f"{title} (public domain); {PHOTOS}",
-    )
+    data = f"{title} (public domain); {PHOTOS}"
+    return _row(f"style-{artwork}", sha256, STYLE_PAPER, data)
 
 
 _ROWS = (
-    Published(
+    _row(
         name="fdnn",
-        repo_id="face-destyle/fdnn",
-        tag="v0.1.0",
-        licence=RESEARCH,
         sha256="6cc6bd27ea67ad800abcb77f14f674dc70e1bb4ebf1b38d749991a86b5a7db58",
         paper="Shiri et al.: Face Destylization, DICTA 2017",
         data=f"{PHOTOS}; 14,490 photos in 3 styles (The Scream, Candy, Feathers)",
     ),
-    Published(
+    _row(
         name="fdnn-ifrp",
-        repo_id="face-destyle/fdnn-ifrp",
-        tag="v0.1.0",
-        licence=RESEARCH,
         sha256="9764a6468d8d1da35242e7d16970a427f07b7697fda204f9980673364d29f8b7",
         paper="Shiri et al.: Identity-preserving Face Recovery from Portraits, IJCV 2019",
-        data=f"{PHOTOS}; 14,490 photos in 32 styles after 16 artworks; 88 CUFS sketches",
+        data=MANY_STYLES,
     ),
-    Published(
+    _row(
         name="fdnn-ifrp-protocol",
-        repo_id="face-destyle/fdnn-ifrp-protocol",
-        tag="v0.1.0",
-        licence=RESEARCH,
         sha256="6382d8f9f0d2e138c9e5cfa46fb42baf651c7ca713facadd2a8ec8d6879802ae",
         paper="Shiri et al.: Identity-preserving Face Recovery from Portraits, IJCV 2019",
         data=f"{PHOTOS}; 14,490 photos in 3 styles (The Scream, Candy, Feathers), turned",
     ),
-    Published(
+    _row(
         name="fdnn-afrp",
-        repo_id="face-destyle/fdnn-afrp",
-        tag="v0.1.0",
-        licence=RESEARCH,
         sha256="e64cbf66474b86d389be6ae77335c08b1033a7eedd878e026080d39d0825444e",
         paper="Shiri et al.: Recovering Faces from Portraits with Auxiliary Facial Attributes, "
         "WACV 2019",
-        data=f"{PHOTOS}; 14,490 photos in 32 styles after 16 artworks; 88 CUFS sketches",
+        data=MANY_STYLES,
     ),
-    Published(
+    _row(
         name="fdnn-tann",
-        repo_id="face-destyle/fdnn-tann",
-        tag="v0.1.0",
-        licence=RESEARCH,
         sha256="507e8fc051970093ec2872432aab18bebb89bdef2f48d23c17d022849d60770d",
         paper="Yu, Shiri et al.: Can We See More?, TPAMI 2020",
         data=f"{PHOTOS}; 14,054 near-frontal photos seen from five angles each",
     ),
-    Published(
+    _row(
         name="attributes",
-        repo_id="face-destyle/attributes",
-        tag="v0.1.0",
-        licence=RESEARCH,
         sha256="12589dd0d0d8a1d2596767d0cb62c8691e71302cc69c64126c4d1a21aca1b31b",
         paper="Liu et al.: Deep Learning Face Attributes in the Wild, ICCV 2015 (the labels)",
         data="CelebA (test partition); portraits of its photos in 8 styles",
