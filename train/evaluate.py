@@ -30,11 +30,10 @@ from tqdm import tqdm
 
 from face_destyle import FaceModel, images, metrics
 from face_destyle.errors import UserError
-from face_destyle.faces import FRAME_LANDMARKS
-from face_destyle.models.similarity import parameters_of, transform
 from train import evaluate_views
 from train.console import one_line_errors
-from train.data import ALIGNED, alignments, column, decode, open_pairs
+from train.data import alignments, column, decode, open_pairs
+from train.evaluate_alignment import alignment_errors, alignment_table, summarize_alignment
 from train.figures import MEASURES, header, judge_sha256, mean_of, means, told_change, write_figures
 from train.frozen import FaceEmbedding
 from train.groups import group_figures, people
@@ -43,10 +42,9 @@ from train.recipe import recipe_beside
 from train.tiny import SIDE
 
 PIXEL_MEASURES = ("psnr", "ssim", "fsim")
-ERRORS = ("angle_error", "shift_error")
 BATCH = 32
-ANGLES = (0, 15, 30, 45)  # degrees; a portrait is counted with the nearest
-OF_PAIRS = ("style", "seen", "variants", "margin", "people")  # options that say nothing of views
+# Options that say nothing of views.
+OF_PAIRS = ("style", "seen", "variants", "margin", "apart", "people")
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ class TestSet:
         limit: int,
         variants: int = 1,
         margin: int = 0,
+        apart: bool = False,
     ) -> "TestSet":
         """Open a split.
 
@@ -88,6 +87,7 @@ class TestSet:
             limit: photos of each style; 0 for all.
             variants: so many of each photo and style.
             margin: take photos only that had so many pixels of real surroundings to turn in.
+            apart: take the others instead.
 
         Raises:
             UserError: nothing is left.
@@ -99,7 +99,7 @@ class TestSet:
         counts: dict[str, int] = {}
         rows = []
         for row, (name, variant) in enumerate(zip(names, numbers, strict=True)):
-            if (margins[row] or 0) < margin or (styles and name not in styles):
+            if ((margins[row] or 0) < margin) != apart or (styles and name not in styles):
                 continue
             counts[name] = counts.get(name, 0) + (variant == 0)
             if variant < variants and counts[name] <= (limit or len(pairs)):
@@ -107,7 +107,8 @@ class TestSet:
         missing = sorted(set(styles) - set(names))
         if missing or not rows:
             wanted = missing[0] if missing else split
-            narrowed = f" with a margin of {margin} or more" if margin and not missing else ""
+            kept = f"less than {margin}" if apart else f"{margin} or more"
+            narrowed = f" with a margin of {kept}" if margin and not missing else ""
             raise UserError(f"{source} has no pairs of {wanted}{narrowed}")
         keys = [stored_key(pairs, row) if keys[row] is None else keys[row] for row in rows]
         named = [identities[row] for row in rows]
@@ -199,42 +200,6 @@ def feature_similarity(
     return found
 
 
-def alignment_errors(found: torch.Tensor, true: torch.Tensor) -> dict[str, np.ndarray]:
-    """How far alignments `(N, 2, 3)` are from the true ones.
-
-    Returns:
-        `angle_error` in degrees, and `shift_error`: the mean distance of the five landmarks of
-        the frame in the portrait, in pixels of 128; each `(N,)`.
-    """
-    angles = parameters_of(found)[:, 0] - parameters_of(true)[:, 0]
-    half = images.FACE_SIDE / 2
-    landmarks = (found.new_tensor(FRAME_LANDMARKS) + 0.5) / half - 1
-    away = transform(found, landmarks) - transform(true, landmarks)
-    return {
-        "angle_error": ((angles + 180) % 360 - 180).abs().numpy(),
-        "shift_error": (away.norm(dim=2).mean(1) * half).numpy(),
-    }
-
-
-def summarize_alignment(test: TestSet, recovered: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Medians of the errors, by the true angle; nothing where nothing is turned or aligned."""
-    if "angle_error" not in recovered or torch.equal(
-        test.alignments, ALIGNED.expand_as(test.alignments)
-    ):
-        return {}
-    angles = parameters_of(test.alignments)[:, 0].abs().numpy()
-    nearest = np.abs(angles[:, None] - np.array(ANGLES)).argmin(1)
-    groups = {}
-    for number, angle in enumerate(ANGLES):
-        chosen = nearest == number
-        if chosen.any():
-            groups[str(angle)] = {
-                "portraits": int(chosen.sum()),
-                **{m: round(float(np.median(recovered[m][chosen])), 3) for m in ERRORS},
-            }
-    return {"alignment": groups}
-
-
 def summarize(
     test: TestSet, seen: list[str], recovered: dict[str, np.ndarray], as_is: dict[str, np.ndarray]
 ) -> dict[str, Any]:
@@ -271,20 +236,15 @@ def table(summary: dict[str, Any]) -> str:
     ]
     rows = [(n, "seen" if r["seen"] else "unseen", r) for n, r in summary["styles"].items()]
     rows += [(f"**mean {n}**", "", r) for n, r in summary["means"].items()]
+    apart = summary.get("apart", {"means": {}})
+    rows += [
+        (f"mean {n}, {apart['photos']} photos of less margin", "", r)
+        for n, r in apart["means"].items()
+    ]
     for name, kind, row in rows:
         cells = told_change(row["input"], row["recovered"], tuple(MEASURES))
         lines.append(f"| {name} | {kind} | {' | '.join(cells)} |")
-    if "alignment" in summary:
-        lines += [
-            "",
-            "| true angle (degrees) | portraits | angle error (degrees) | shift error (pixels) |",
-            "|---|---|---|---|",
-        ]
-    lines += [
-        f"| {angle} | {row['portraits']} | {row['angle_error']:.1f} | {row['shift_error']:.1f} |"
-        for angle, row in summary.get("alignment", {}).items()
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *alignment_table(summary.get("alignment", {}))])
 
 
 def seen_styles(weights: str) -> list[str]:
@@ -324,10 +284,12 @@ def evaluate(
     limit: int,
     variants: int = 1,
     margin: int = 0,
+    apart: bool = False,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Evaluate one published folder; returns the content of metrics.json and the raw scores.
 
-    Without an embedding both are without identity and rank-1.
+    Without an embedding both are without identity and rank-1. With `apart` the means over the
+    photos of less margin are there too, in a part of their own.
 
     Raises:
         UserError: weights, pairs or embedding that cannot be used; styles that are not told.
@@ -342,8 +304,13 @@ def evaluate(
         **header(weights, model, len(set(test.keys)), len(set(test.identities)), judged_by),
         "margin": margin,
         **summarize(test, seen, recovered, as_is),
-        **summarize_alignment(test, recovered),
+        **summarize_alignment(test.alignments, recovered),
     }
+    if apart:
+        others = TestSet.open(data, split, styles, limit, variants, margin, apart=True)
+        scores = score(model, others, judge, f"{Path(weights).name}, apart")
+        found = summarize(others, seen, *scores)["means"]
+        summary["apart"] = {"photos": len(set(others.keys)), "means": found}
     raw = {f"recovered_{m}": values for m, values in recovered.items()} | {
         f"input_{m}": values for m, values in as_is.items()
     }
@@ -370,6 +337,7 @@ def evaluate_pairs(given: argparse.Namespace) -> tuple[dict[str, Any], dict[str,
         given.limit,
         given.variants,
         given.margin,
+        given.apart,
     )
     if given.people:
         known = [name for name, row in summary["styles"].items() if row["seen"]]
@@ -388,6 +356,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"{path} cannot be written: {path.parent} is no folder")
     if given.variants < 1 or min(given.limit, given.margin) < 0:
         raise UserError("--variants starts at 1, --limit and --margin at 0")
+    if given.apart and not given.margin:
+        raise UserError("--apart measures the photos of less margin: give --margin")
     model = FaceModel.from_pretrained(given.weights)
     if model.input_size == SIDE:
         of_pairs = [n for n in OF_PAIRS if getattr(given, n) != parser.get_default(n)]
@@ -431,6 +401,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--variants", type=int, default=1, help="of each photo and style")
     parser.add_argument(
         "--margin", type=int, default=0, help="only photos with so much of their surroundings"
+    )
+    parser.add_argument(
+        "--apart", action="store_true", help="measure the photos of less margin too, by themselves"
     )
     parser.add_argument(
         "--people", help="photos of --data with gender and age: means for groups of people too"

@@ -19,6 +19,7 @@ from tests import drawn
 from tests.train import made
 from train import evaluate, figures
 from train.data import decode, open_pairs
+from train.evaluate_alignment import ERRORS, alignment_errors, summarize_alignment
 from train.frozen import FaceEmbedding, sha256
 from train.misalign import Misalignment
 from train.photos import load_table
@@ -342,15 +343,15 @@ class TestAlignment:
         test = evaluate.TestSet.open(turned, "test", [], 0, variants=2)
         told = Told(test.alignments, further)
         found = [told(portraits).alignment for portraits in test.alignments.split(evaluate.BATCH)]
-        errors = evaluate.alignment_errors(torch.cat(found), test.alignments)
-        return evaluate.summarize_alignment(test, errors)["alignment"]
+        errors = alignment_errors(torch.cat(found), test.alignments)
+        return summarize_alignment(test.alignments, errors)["alignment"]
 
     def test_every_score_of_a_network_that_aligns(self, turned: str, parts: dict[str, str]) -> None:
         test = evaluate.TestSet.open(turned, "test", ["same"], 1, variants=2)
         model: Any = Told(test.alignments, Misalignment(angle=7.0))
         judge = FaceEmbedding.load(parts["embedding"])
         recovered, as_is = evaluate.score(model, test, judge, "told")
-        assert list(recovered) == [*figures.MEASURES, *evaluate.ERRORS]
+        assert list(recovered) == [*figures.MEASURES, *ERRORS]
         assert list(as_is) == list(figures.MEASURES)
         assert recovered["angle_error"] == pytest.approx([7, 7], abs=0.01)
 
@@ -371,12 +372,12 @@ class TestAlignment:
 
     def test_the_angle_goes_round(self) -> None:
         one, two = (Misalignment(angle).alignment()[None] for angle in (179.0, -179.0))
-        found = evaluate.alignment_errors(one, two)
+        found = alignment_errors(one, two)
         assert found["angle_error"][0] == pytest.approx(2, abs=1e-2)
 
     def test_landmarks_by_hand(self) -> None:
         """A face seen at half its size: its landmarks are half as far from the centre."""
-        found = evaluate.alignment_errors(
+        found = alignment_errors(
             Misalignment(scale=0.5).alignment()[None], Misalignment().alignment()[None]
         )
         points = np.array(FRAME_LANDMARKS) + 0.5 - 64
@@ -391,6 +392,7 @@ class TestAlignment:
         assert (rows(margin=16), rows(margin=1, variants=2)) == (14, 28)
         test = evaluate.TestSet.open(turned, "test", ["same"], 2, variants=2, margin=16)
         assert sorted(set(test.keys)) == ["train-1", "train-2"] and len(test.rows) == 4
+        assert rows(margin=16, apart=True) == 2
         with pytest.raises(UserError, match="no pairs of test with a margin of 17 or more"):
             rows(margin=17)
 
@@ -416,6 +418,21 @@ class TestAlignment:
         assert summary["styles"]["same"]["input"]["psnr"] < 25
 
 
+def test_photos_of_less_margin_apart(
+    turned: str, parts: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first of eight photos has none: its figures are those of a test of it alone."""
+    out, alone = tmp_path / "metrics.json", tmp_path / "alone.json"
+    given = parts | {"data": turned}
+    assert command(given, "--margin", "16", "--apart", "--out", str(out)) == 0
+    assert "| mean seen, 1 photos of less margin |" in capsys.readouterr().out
+    assert command(given, "--limit", "1", "--out", str(alone)) == 0
+    summary, expected = json.loads(out.read_text()), json.loads(alone.read_text())
+    assert (summary["photos"], summary["apart"]["photos"], expected["photos"]) == (7, 1, 1)
+    assert summary["apart"]["means"] == expected["means"]
+    assert summary["means"] != expected["means"]
+
+
 def test_bad_arguments_end_in_one_line(
     parts: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -435,6 +452,7 @@ def test_bad_arguments_end_in_one_line(
         ({}, ["--split", "train"], "train"),
         ({}, ["--variants", "0"], "--variants"),
         ({}, ["--margin", "-1"], "--margin"),
+        ({}, ["--apart"], "give --margin"),
         ({}, ["--out", str(tmp_path / "none" / "metrics.json")], "none"),
         ({}, ["--scores", str(tmp_path / "none" / "scores.npz")], "none"),
     ]
