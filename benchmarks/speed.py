@@ -40,6 +40,8 @@ RECIPES = {
     "fdnn": ROOT / "train" / "recipes" / "fdnn.yaml",
     "pix2pix": ROOT / "benchmarks" / "pix2pix.yaml",
 }
+IFRP_RECIPE = ROOT / "train" / "recipes" / "ifrp.yaml"
+WITHOUT_TRANSFORMERS = ["model.config.transformers=[]", "loss.alignment=0"]
 STYLES = ("style-the-scream", "style-starry-night", "style-composition-vii", "style-udnie")
 # Of one face: ours, the rival, and at most what share of the rival's time.
 LIMITS = {
@@ -171,6 +173,25 @@ def train_step(rounds: int, batch_size: int, recipes: dict[str, Recipe] | None =
     return Figure(name, ours / rival, 3.0, False, "", rates)
 
 
+def transformers_step(rounds: int, batch_size: int, more: tuple[str, ...] = ()) -> Figure:
+    """A step of IFRP with and without spatial transformers, without a discriminator.
+
+    Args:
+        rounds: steps of each.
+        batch_size: of a step.
+        more: further changes of the recipe, as `load_recipe` takes them.
+    """
+    recipes = {
+        name: load_recipe(IFRP_RECIPE, [*changes, *more])
+        for name, changes in {"with": [], "without": WITHOUT_TRANSFORMERS}.items()
+    }
+    tasks = {name: _step_task(recipe, batch_size) for name, recipe in recipes.items()}
+    seconds = medians(tasks, rounds)
+    share = 100 * (1 - seconds["without"] / seconds["with"])
+    parts = {f"{name} transformers ms": 1000 * value for name, value in seconds.items()}
+    return Figure("spatial transformers, share of IFRP's step", share, 15, True, " %", parts)
+
+
 def _step_task(recipe: Recipe, batch_size: int) -> Callable[[], object]:
     precision = "bf16" if recipe.train.precision == "bf16" else "no"
     recipe = replace(recipe, train=replace(recipe.train, batch_size=batch_size))
@@ -257,6 +278,7 @@ def measure(parts: list[str], rounds: int, threads: int, photos: int) -> list[Fi
         ],
         # The batch of our recipe, and the rival's own.
         "train": [lambda: train_step(rounds, 16), lambda: train_step(rounds, 4)],
+        "transformers": [lambda: transformers_step(rounds, 16)],
         "stylize": [lambda: stylize_all(max(1, rounds // 7), photos, 32)],
         "memory": [command_memory],
     }
@@ -268,7 +290,7 @@ def measure(parts: list[str], rounds: int, threads: int, photos: int) -> list[Fi
     return figures
 
 
-PARTS = ("recover", "train", "stylize", "memory")
+PARTS = ("recover", "train", "transformers", "stylize", "memory")
 
 
 @one_line_errors

@@ -8,10 +8,11 @@ import pytest
 
 from benchmarks import speed
 from benchmarks.pix2pix import UNet128, UNet128Config
-from face_destyle import FDNN, FDNNConfig, Stylizer, StylizerConfig
+from face_destyle import FDNN, IFRP, FDNNConfig, Stylizer, StylizerConfig
 from face_destyle.published import WEIGHTS
 from tests.train import made
 from train.recipe import NetworkConfig, load_recipe
+from train.start import build_networks
 
 SMALL = FDNNConfig(encoder_widths=(8, 8, 8, 8), code_rank=4, decoder_widths=(8, 8, 8), tail_width=8)
 
@@ -55,6 +56,21 @@ def test_a_step_of_both_recipes(tmp_path: Path) -> None:
     ours_rate, rival_rate = figure.parts.values()
     assert figure.value == pytest.approx(ours_rate / rival_rate)
     assert (figure.limit, figure.at_most) == (3, False)
+
+
+def test_what_transformers_cost() -> None:
+    small = ("model.config.encoder_widths=[8, 8, 8, 8]", "model.config.decoder_widths=[8, 8, 8]")
+    figure = speed.transformers_step(1, 2, (*small, "train.precision=fp32"))
+    whole, without = figure.parts.values()
+    assert figure.value == pytest.approx(100 * (whole - without) / whole)
+    assert (figure.limit, figure.at_most) == (15, True)
+
+
+def test_transformers_are_all_that_differs() -> None:
+    recipe = load_recipe(speed.IFRP_RECIPE, speed.WITHOUT_TRANSFORMERS)
+    network, _ = build_networks(recipe, None)
+    left = [name for name, _ in IFRP().named_parameters() if not name.startswith("transformers.")]
+    assert [name for name, _ in network.named_parameters()] == left
 
 
 def test_the_recipes_are_the_real_ones() -> None:
