@@ -29,6 +29,7 @@ from spaces_app.compare import build_compare
 from spaces_app.destylize import build_destylize
 from spaces_app.guided import build_guided
 from spaces_app.photo_and_back import build_photo_and_back
+from spaces_app.plain import PATH, PlainRecovery
 from spaces_app.sessions import Sessions
 from spaces_app.sweeping import keep_sweeping, kept_by
 from spaces_app.tiny import build_tiny
@@ -227,6 +228,8 @@ async def serving(server: App) -> AsyncIterator[None]:
     server.get_blocks()._queue.sleep_when_free = LOOK_SECONDS
     server.state_holder = Sessions()
     server.state_holder.set_blocks(server.get_blocks())
+    if server.auth is None and server.auth_dependency is None:  # it asks nobody for a password
+        server.add_route(PATH, PlainRecovery().answer, methods=["POST"], include_in_schema=False)
     yield
 
 
