@@ -4,9 +4,11 @@ A network takes hardly longer for eight faces than for two, so whoever waits for
 Each visitor's error stays with that visitor, which a batch of Gradio's own cannot do.
 """
 
+import os
 import threading
 import time
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import torch
 
@@ -37,11 +39,15 @@ class _Request:
     model: FaceModel
     portrait: torch.Tensor
     attributes: Vector
-    answer: Answer | None = None
+    answer: Future[Answer] = field(default_factory=Future)
 
 
-# Networks side by side would wait for each other's threads.
-processor = threading.Lock()
+# As many networks side by side as there are processors for the threads of each: more would wait
+# for each other's threads.
+LANES = max(1, (os.cpu_count() or 1) // torch.get_num_threads())
+processor = threading.BoundedSemaphore(LANES)
+# Threads of their own: each thread that has run a network keeps the memory that it took.
+_lanes = ThreadPoolExecutor(LANES, thread_name_prefix="network")
 _waiting: list[_Request] = []
 _changing = threading.Lock()
 
@@ -60,24 +66,46 @@ def recover_one(model: FaceModel, portrait: torch.Tensor, attributes: Vector = U
     request = _Request(model, portrait, attributes)
     with _changing:
         _waiting.append(request)
+    _lanes.submit(_serve)
+    return request.answer.result()
+
+
+def _serve() -> None:
+    """Answer whoever waits longest, and others along with them; a batch before may have."""
     with processor:
-        # Whoever held the processor before may have taken this one along.
-        if request.answer is None:
-            _run(_batch(request))
-    assert request.answer is not None
-    return request.answer
+        batch = _next_batch()
+        results = _results(batch) if batch else []
+    for request, result in zip(batch, results, strict=True):
+        if isinstance(result, Answer):
+            request.answer.set_result(result)
+        else:
+            request.answer.set_exception(result)
 
 
-def _batch(request: _Request) -> list[_Request]:
-    """This request and others of its kind, no longer waiting."""
+def _next_batch() -> list[_Request]:
+    """Those that wait for the same network as the first, no longer waiting."""
     with _changing:
-        others = [r for r in _waiting if r is not request and r.model is request.model]
-        batch = [request, *others[: BATCH_SIZE - 1]]
+        batch = [r for r in _waiting if r.model is _waiting[0].model][:BATCH_SIZE]
         _waiting[:] = [waiting for waiting in _waiting if waiting not in batch]
     return batch
 
 
-def _run(batch: list[_Request]) -> None:
+def _results(batch: list[_Request]) -> list[Answer | Exception]:
+    """What the network made of each; where it fails, each is tried alone, and fails alone."""
+    try:
+        return [*_run(batch)]
+    except Exception as error:
+        return [error] if len(batch) == 1 else [_alone(request) for request in batch]
+
+
+def _alone(request: _Request) -> Answer | Exception:
+    try:
+        return _run([request])[0]
+    except Exception as error:
+        return error
+
+
+def _run(batch: list[_Request]) -> list[Answer]:
     model = batch[0].model
     portraits = torch.cat([request.portrait for request in batch])
     asked = {}
@@ -87,7 +115,9 @@ def _run(batch: list[_Request]) -> None:
     with inference(model):
         out = model(portraits, **asked)
     seconds = time.perf_counter() - start
-    for number, request in enumerate(batch):
+    answers = []
+    for number in range(len(batch)):
         own = slice(number, number + 1)
         alignment = None if out.alignment is None else out.alignment[own]
-        request.answer = Answer(out.photo[own], alignment, seconds)
+        answers.append(Answer(out.photo[own], alignment, seconds))
+    return answers

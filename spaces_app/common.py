@@ -38,9 +38,13 @@ PORTRAIT_NETWORKS = (FDNN, IFRP, AFRP)
 SUITS = {FDNN: "upright, well framed", IFRP: "may lean", AFRP: "may lean"}
 
 MAX_FILE_SIZE = "10mb"
+MAX_FILE_BYTES = 10 * 2**20  # the same, as Gradio counts it
+MOST_WAITING = 32
 FAILED = "That did not work"  # above every message
-# Whatever runs a network on one face shares one queue; those that run go through it together.
-NET: dict[str, Any] = {"concurrency_id": "net", "concurrency_limit": BATCH_SIZE}
+# Whatever runs a network on one face shares one queue; those that run go through it together:
+# while the network has one batch, the next is got ready.
+AT_ONCE = 2 * BATCH_SIZE
+NET: dict[str, Any] = {"concurrency_id": "net", "concurrency_limit": AT_ONCE}
 # Whole pictures and many files take long: they wait for each other, and keep no face waiting.
 LONG: dict[str, Any] = {"concurrency_id": "long", "concurrency_limit": 1}
 LOOK: dict[str, Any] = {"concurrency_id": "look", "concurrency_limit": 2}

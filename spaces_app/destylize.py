@@ -3,9 +3,10 @@
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
-from spaces_app.common import FDNN, NET, hand_out, speaks_plainly
-from spaces_app.framing import build_framing, frame_upload
+from spaces_app.common import FDNN, NET, hand_out, read_upload, speaks_plainly
+from spaces_app.framing import build_framing, cut_square, frame_upload
 from spaces_app.results import build_panel, connect, recover_square, shown
 
 
@@ -32,8 +33,20 @@ def recover(
         The path of a PNG, 128 x 128; without the other arguments the picture that
         `FaceModel.recover` gives.
     """
-    square = frame_upload(picture, size, across, down, tilt)
-    return hand_out(recover_square(FDNN, square).mixed(strength), FDNN, f"recovered-{FDNN}")
+    face = recovered(read_upload(picture), size, across, down, tilt, strength)
+    return hand_out(face, FDNN, f"recovered-{FDNN}")
+
+
+def recovered(
+    picture: Image.Image,
+    size: float = 100,
+    across: float = 0,
+    down: float = 0,
+    tilt: float = 0,
+    strength: float = 1,
+) -> Image.Image:
+    """The recovered face of a picture; the other arguments are those of `recover`."""
+    return recover_square(FDNN, cut_square(picture, size, across, down, tilt)).mixed(strength)
 
 
 @speaks_plainly

@@ -1,12 +1,15 @@
 """The whole page: title, tabs, footer, and how it is served."""
 
 import html
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.routes import App
 from gradio.utils import get_upload_folder
 
 from face_destyle.published import WEIGHTS as TABLE
@@ -16,6 +19,7 @@ from spaces_app.common import (
     FDNN,
     IFRP,
     MAX_FILE_SIZE,
+    MOST_WAITING,
     TANN,
     TITLES,
     card_link,
@@ -25,6 +29,8 @@ from spaces_app.compare import build_compare
 from spaces_app.destylize import build_destylize
 from spaces_app.guided import build_guided
 from spaces_app.photo_and_back import build_photo_and_back
+from spaces_app.plain import PATH, PlainRecovery
+from spaces_app.sessions import Sessions
 from spaces_app.sweeping import keep_sweeping, kept_by
 from spaces_app.tiny import build_tiny
 from spaces_app.turned import build_turned
@@ -32,9 +38,11 @@ from spaces_app.whole import build_whole
 
 KEPT_SECONDS = 3600
 SWEEP_SECONDS = 300
-# Gradio keeps about 0.2 MB for each visitor, by default for 10,000 of them. Nothing here lives in
-# a session, so that of somebody who is long away may be forgotten.
+# By default Gradio remembers 10,000 visitors. Nothing here lives in a session, so that of somebody
+# who is long away may be forgotten.
 SESSIONS = 300
+SWITCH_SECONDS = 1e-4
+LOOK_SECONDS = 0.01
 STYLESHEET = Path(__file__).parent / "page.css"
 SCRIPT = Path(__file__).parent / "page.js"
 
@@ -174,7 +182,7 @@ def build_app() -> gr.Blocks:
                         gr.Markdown(row.purpose, elem_classes=["hint", "purpose"])
                         row.build()
         gr.HTML(_footer())
-    return app.queue(max_size=32)
+    return app.queue(max_size=MOST_WAITING)
 
 
 def theme() -> gr.themes.Base:
@@ -210,6 +218,21 @@ def theme() -> gr.themes.Base:
     )
 
 
+@asynccontextmanager
+async def serving(server: App) -> AsyncIterator[None]:
+    """What the server has beside Gradio's own, from its start on."""
+    # A network asks for Python's lock at each of its layers; with Python's own 5 ms, whoever has it
+    # keeps it waiting longer than the layer takes.
+    sys.setswitchinterval(SWITCH_SECONDS)
+    # Gradio looks into its queue a thousand times a second, a twentieth of a core.
+    server.get_blocks()._queue.sleep_when_free = LOOK_SECONDS
+    server.state_holder = Sessions()
+    server.state_holder.set_blocks(server.get_blocks())
+    if server.auth is None and server.auth_dependency is None:  # it asks nobody for a password
+        server.add_route(PATH, PlainRecovery().answer, methods=["POST"], include_in_schema=False)
+    yield
+
+
 def launch(app: gr.Blocks | None = None, **options: Any) -> tuple[Any, str, str]:
     """Serve the page, and delete what its visitors leave behind.
 
@@ -221,6 +244,7 @@ def launch(app: gr.Blocks | None = None, **options: Any) -> tuple[Any, str, str]
     keep_sweeping(Path(get_upload_folder()), KEPT_SECONDS, kept_by(app), SWEEP_SECONDS)
     return app.launch(
         **{
+            "app_kwargs": {"lifespan": serving},
             "state_session_capacity": SESSIONS,
             "theme": theme(),
             "css_paths": STYLESHEET,

@@ -323,7 +323,7 @@ def test_networks_share_one_place_in_the_queue(server: Server) -> None:
     for fn in app.fns.values():
         if fn.concurrency_id in ("net", "long", "look"):
             limits.setdefault(fn.concurrency_id, set()).add(fn.concurrency_limit)
-    assert limits == {"net": {8}, "long": {1}, "look": {2}}
+    assert limits == {"net": {16}, "long": {1}, "look": {2}}
     finders = [fn for fn in app.fns.values() if fn.name == "_find"]
     assert [fn.concurrency_id for fn in finders] == ["look"]  # not behind other visitors' files
     places = {f"/{fn.api_name}": fn.concurrency_id for fn in app.fns.values()}

@@ -90,7 +90,7 @@ def test_the_requirements_are_all_that_is_imported(written: Path) -> None:
     required = set(re.findall(r"^([\w-]+)==", (written / "requirements.txt").read_text(), re.M))
     own = {"face_destyle", "spaces_app"}
     names = {IMPORTED_AS.get(name, name) for name in imported - own - NOT_OF_THE_DEMO}
-    of_the_space = {"gradio", "gradio_client"}
+    of_the_space = {"gradio", "gradio_client", "fastapi"}  # gradio is made with fastapi
     assert {
         name for name in names - of_the_space if name not in sys.stdlib_module_names
     } <= required

@@ -376,6 +376,7 @@ class TestSavePng:
     def test_metadata_says_generated(self, tmp_path: Path, portrait: Image.Image) -> None:
         path = tmp_path / "out.png"
         images.save_png(portrait, path, "fdnn")
+        assert images.to_png(portrait, "fdnn") == path.read_bytes()
         with Image.open(path) as opened:
             assert opened.text["Weights"] == "fdnn"
             assert "not a photograph" in opened.text["Generated"]

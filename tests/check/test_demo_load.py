@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import http.client
 import io
 import json
 import os
@@ -11,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import httpx
 import numpy as np
@@ -29,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 CLIENTS, REQUESTS = 16, 2000
 UPLOADS = 300
 BATCH = 8
+ROUNDS = 5
 STARTS_WITHIN = 120  # seconds
 
 
@@ -124,50 +128,118 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def bare_rate(model: FaceModel) -> float:
-    """Faces a second of the network alone, eight at a time."""
-    faces = drawn.faces(BATCH)
+    """Faces a second of the network alone, eight at a time.
+
+    The best of several rounds: another process on the same cores makes two threads wait for each
+    other at every layer, and a low figure would ask nothing of the demo.
+    """
+    faces, seconds = drawn.faces(BATCH), []
     with inference(model):
-        model(faces)
-        start = time.perf_counter()
-        for _ in range(10):
-            model(faces)
-    return 10 * BATCH / (time.perf_counter() - start)
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            for _ in range(10):
+                model(faces)
+            seconds.append(time.perf_counter() - start)
+    return 10 * BATCH / min(seconds)
+
+
+class Visitor:
+    """A program with one connection to the server, made of what Python brings.
+
+    It shares the cores with the server: a client with more comfort takes as long as the network.
+    """
+
+    def __init__(self, server: Server):
+        self.connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=120)
+        self.others = _others(server.url)
+
+    def plainly(self, content: bytes) -> bytes:
+        """The PNG of one request, as `spaces_app/README.md` says it."""
+        return self._ask("POST", "/gradio_api/recover", content)
+
+    def as_the_page(self, content: bytes) -> bytes:
+        """The PNG of the four requests that the page makes."""
+        head = b'--cut\r\nContent-Disposition: form-data; name="files"; filename="face.png"\r\n\r\n'
+        form = head + content + b"\r\n--cut--\r\n"
+        kind = "multipart/form-data; boundary=cut"
+        (path,) = json.loads(self._ask("POST", "/gradio_api/upload", form, kind))
+        file = {"path": path, "orig_name": "face.png", "meta": {"_type": "gradio.FileData"}}
+        call = json.dumps({"data": [file, *self.others]}).encode()
+        asked = self._ask("POST", "/gradio_api/call/recover", call, "application/json")
+        number = json.loads(asked)["event_id"]
+        stream = self._ask("GET", f"/gradio_api/call/recover/{number}").decode()
+        event, data = _last_event(stream)
+        assert event == "complete", stream
+        return self._ask("GET", f"/gradio_api/file={quote(data[0]['path'])}")
+
+    def _ask(self, method: str, path: str, body: bytes = b"", kind: str = "") -> bytes:
+        self.connection.request(method, path, body, {"Content-Type": kind} if kind else {})
+        response = self.connection.getresponse()
+        content = response.read()
+        assert response.status == 200, content
+        return content
+
+
+@dataclass(frozen=True)
+class Load:
+    """What became of many requests.
+
+    Attributes:
+        rate: faces a second.
+        worst: the largest difference between what a client received and its own face, of 255.
+        growth: the server's memory in the last quarter of the requests, to that in the first.
+    """
+
+    rate: float
+    worst: int
+    growth: float
+
+
+def put_to_load(server: Server, ask: Callable[[Visitor, bytes], bytes]) -> Load:
+    """Many requests of clients that each know what must come back."""
+    model = FaceModel.from_pretrained("fdnn")
+    files = [encoded(drawn.face(seed)) for seed in range(CLIENTS)]
+    expected = [np.asarray(model.recover(file), np.int16) for file in files]
+    memory: list[int] = []
+
+    def client(number: int) -> int:
+        visitor, worst = Visitor(server), 0
+        for _ in range(REQUESTS // CLIENTS):
+            received = images.load_picture(ask(visitor, files[number]))
+            difference = np.abs(np.asarray(received, np.int16) - expected[number])
+            worst = max(worst, int(difference.max()))
+            if number == 0:
+                memory.append(server.memory())
+        return worst
+
+    ask(Visitor(server), files[0])  # loads the network
+    start = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        worst = max(pool.map(client, range(CLIENTS)))
+    rate = REQUESTS / (time.perf_counter() - start)
+    quarter = len(memory) // 4
+    growth = float(np.mean(memory[-quarter:]) / np.mean(memory[:quarter]))
+    return Load(rate, worst, growth)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 def test_sixteen_clients_get_their_own_faces(server: Server) -> None:
-    model = FaceModel.from_pretrained("fdnn")
     torch.set_num_threads(os.cpu_count() or 1)
-    bare = bare_rate(model)
+    bare = bare_rate(FaceModel.from_pretrained("fdnn"))
     torch.set_num_threads(1)
-    files = [encoded(drawn.face(seed)) for seed in range(CLIENTS)]
-    expected = [np.asarray(model.recover(file), int) for file in files]
-    memory: list[int] = []
-    worst = 0
+    load = put_to_load(server, Visitor.plainly)
+    report = f"{load}, the network alone {bare:.1f} faces/s"
+    assert load.worst <= 1, report
+    assert load.growth < 1.1, report
+    assert load.rate > bare / 2, report
 
-    async def client(number: int, http: httpx.AsyncClient) -> None:
-        nonlocal worst
-        for _ in range(REQUESTS // CLIENTS):
-            answer = await ask(http, files[number], "face.png")
-            assert answer.picture is not None, answer.message
-            received = np.asarray(answer.picture, int)
-            worst = max(worst, int(np.abs(received - expected[number]).max()))
-            memory.append(server.memory())
 
-    async def everybody() -> float:
-        async with httpx.AsyncClient(base_url=server.url, timeout=120) as http:
-            await ask(http, files[0], "face.png")  # loads the network
-            start = time.perf_counter()
-            await asyncio.gather(*(client(number, http) for number in range(CLIENTS)))
-            return REQUESTS / (time.perf_counter() - start)
-
-    rate = asyncio.run(everybody())
-    quarter = len(memory) // 4
-    growth = np.mean(memory[-quarter:]) / np.mean(memory[:quarter])
-    report = f"{rate:.1f} faces/s, the network alone {bare:.1f}; memory x {growth:.3f}"
-    assert worst <= 1, report
-    assert growth < 1.1, report
-    assert rate > bare / 2, report
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
+def test_sixteen_clients_get_their_own_faces_as_the_page_does(server: Server) -> None:
+    """Four requests a face cost more than the network: of the rate, nothing is asked."""
+    load = put_to_load(server, Visitor.as_the_page)
+    assert load.worst <= 1, load
+    assert load.growth < 1.1, load
 
 
 def odd_file(seed: int) -> tuple[str, bytes]:
