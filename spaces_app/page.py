@@ -182,7 +182,8 @@ def build_app() -> gr.Blocks:
                         gr.Markdown(row.purpose, elem_classes=["hint", "purpose"])
                         row.build()
         gr.HTML(_footer())
-    return app.queue(max_size=MOST_WAITING)
+    # Without this, requests to /run would go past the queue.
+    return app.queue(max_size=MOST_WAITING, api_open=False)
 
 
 def theme() -> gr.themes.Base:

@@ -334,6 +334,12 @@ def test_networks_share_one_place_in_the_queue(server: Server) -> None:
     assert app._queue.max_size == 32
 
 
+def test_nobody_goes_past_the_queue(server: Server) -> None:
+    answer = httpx.post(f"{server[1]}/gradio_api/run/recover", json={"data": [None]})
+    assert answer.status_code == 404
+    assert "join the queue" in answer.text
+
+
 def test_the_api_says_what_it_takes(client: Client) -> None:
     described = client.view_api(return_format="dict")["named_endpoints"]
     parameters = {
