@@ -335,7 +335,7 @@ def test_networks_share_one_place_in_the_queue(server: Server) -> None:
 
 
 def test_nobody_goes_past_the_queue(server: Server) -> None:
-    answer = httpx.post(f"{server[1]}/gradio_api/run/recover", json={"data": [None]})
+    answer = httpx.post(f"{server[1]}gradio_api/run/recover", json={"data": [None]})
     assert answer.status_code == 404
     assert "join the queue" in answer.text
 
