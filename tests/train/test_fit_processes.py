@@ -15,7 +15,7 @@ from face_destyle.errors import UserError
 from tests.train import made
 from tests.train.test_fit import states
 from train.data import ALIGNED, Batch
-from train.fit import Trainer, fit, main
+from train.fit import Trainer, TrainingError, fit, main
 from train.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +121,25 @@ def test_two_processes_have_the_curve_of_one(tmp_path: Path, data: Path, whole: 
     assert [count for count, _ in world(tmp_path)] == [2, 2]
     assert_the_same_curve(whole, tmp_path / "run")
     assert_close(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_lost_process_is_one_line_that_says_how_to_go_on(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    recipe = load_recipe(made.recipe(tmp_path, data))
+    fit(recipe, tmp_path / "run", stop_at=40, cpu=True)
+    said = "[gloo/transport/tcp/pair.cc:534] Connection closed by peer" if lost else "no memory"
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("train.fit._loop", fail)
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    expected = r"at image 40 another process was lost \(.*closed by peer\); .*images-0000000040$"
+    kind = TrainingError if lost else RuntimeError
+    with pytest.raises(kind, match=expected if lost else "no memory"):
+        fit(recipe, tmp_path / "run", cpu=True)
 
 
 def test_the_parts_of_a_batch() -> None:
