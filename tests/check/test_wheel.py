@@ -78,7 +78,7 @@ import sys, time
 start = time.perf_counter()
 import torch
 middle = time.perf_counter()
-import face_destyle
+from face_destyle import FaceModel
 print((time.perf_counter() - middle) / (middle - start))
 print(*sys.modules)
 """
