@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from face_destyle import FDNN, FDNNConfig, FDNNDiscriminator, HubModel
+from face_destyle import FDNN, FDNNConfig, FDNNDiscriminator, HubModel, published
 from tests import hub_server
 from tests.train import made
 from train import publish
 from train.frozen import sha256
 
+ROOT = Path(__file__).parent.parent
+PUBLISHED = "style-udnie"
 # Several calls of the command in one process: importing torch takes longer than all the rest.
 PUSH = """
 import contextlib, io, json, os, sys
@@ -100,11 +102,12 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
         {"arguments": target, "environment": {}},
         {"arguments": target, "environment": allowed},
         {"arguments": target, "environment": {}},
+        {"arguments": ["push", PUBLISHED, "--cards", str(ROOT / "cards")], "environment": allowed},
     ]
     with hub_server.serve() as hub:
         online = environment | {"HF_ENDPOINT": hub.url}
         pushed = python(PUSH, steps, online | {"HF_HOME": str(folder / "first")})
-        for how in ("cut", "scrambled"):
+        for how in ("cut", "scrambled", "once"):
             hub.repositories[f"org/{how}"] = hub.repositories["org/tiny"]
             hub.broken[f"org/{how}"] = how
         loads = {
@@ -115,6 +118,9 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
             "nobody": load("org/nobody"),
             "cut": load("org/cut", revision="v1"),
             "scrambled": load("org/scrambled", revision="v1"),
+            "damaged": load("org/once", revision="v1"),
+            "once more": load("org/once", revision="v1", force_download=True),
+            "published": load(PUBLISHED, force_download=True),
         }
         home = {"HF_HOME": str(folder / "second")}
         fresh = python(LOAD, loads, online | home)
@@ -126,6 +132,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
         "other revision": load("org/tiny", revision="v2", local_files_only=True),
         "no network, no cache": load("org/tiny", revision="v1", cache_dir=empty),
         "offline, no cache": load("org/tiny", revision="v1", cache_dir=empty, offline=True),
+        "published": load(PUBLISHED, cache_dir=empty),
     }
     later = python(LOAD, loads, online | home)
     return Journey(folder, hub, [tuple(result) for result in pushed], fresh, later)
@@ -152,6 +159,22 @@ def test_a_push_is_one_commit_with_a_tag(journey: Journey) -> None:
     assert "discriminator/model.safetensors" in files and "sample.png" not in files
     for name, content in files.items():
         assert content == (journey.folder / "tiny" / name).read_bytes(), name
+
+
+def test_a_published_name_is_pushed_to_and_loaded_from_its_own_place(journey: Journey) -> None:
+    row = published.WEIGHTS[PUBLISHED]
+    repository = journey.hub.repositories[row.repo_id]
+    address = f"{journey.hub.url}/{row.repo_id}/commit/{repository.main}\n"
+    assert journey.pushed[3] == (0, address, "")
+    assert repository.tags == {row.tag: repository.main}
+    assert ("GET", f"/{row.repo_id}/resolve/{row.tag}/model.safetensors") in journey.hub.requests
+    # And without a network from the package itself.
+    assert journey.fresh["published"] == journey.later["published"] == checkpoint(row.folder())
+
+
+def test_a_damaged_download_is_mended_as_its_error_says(journey: Journey) -> None:
+    assert "load it once more with force_download=True" in journey.fresh["damaged"]
+    assert journey.fresh["once more"] == journey.fresh["tag"]
 
 
 def test_a_tag_is_never_moved(journey: Journey) -> None:

@@ -5,9 +5,11 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from face_destyle import HubModel, Stylizer, published
+from face_destyle import AttributeClassifier, HubModel, Stylizer, published
+from train import card
 from train.evaluate import table
 
 MEGABYTE = 1_000_000
@@ -76,12 +78,13 @@ def test_loads_as_what_it_says(row: published.Published) -> None:
         assert torch.isfinite(weight).all(), name
 
 
-def test_discriminator_comes_along() -> None:
-    path = published.WEIGHTS["fdnn"].folder() / "discriminator" / "model.safetensors"
+@pytest.mark.parametrize("name", ["fdnn", "fdnn-ifrp", "fdnn-ifrp-protocol", "fdnn-afrp"])
+def test_the_discriminator_comes_along(name: str) -> None:
+    path = published.WEIGHTS[name].folder() / "discriminator" / "model.safetensors"
     assert path.stat().st_size < 2 * MEGABYTE
     assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
-    model = HubModel.from_pretrained("fdnn", subfolder="discriminator")
-    assert model.model_type == "fdnn-discriminator"
+    model = HubModel.from_pretrained(name, subfolder="discriminator")
+    assert model.model_type == f"{HubModel.from_pretrained(name).model_type}-discriminator"
 
 
 @every_row
@@ -98,6 +101,19 @@ def test_a_row_without_figures(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Non
     (inside / "metrics.json").write_text('{"seen": {"psnr": 20.5}}')
     assert ROWS[0].folder() == inside
     assert ROWS[0].figures() == {"seen": {"psnr": 20.5}}
+
+
+@every_row
+def test_the_card_is_that_of_the_row_and_its_figures(row: published.Published) -> None:
+    model, figures = HubModel.from_pretrained(row.name), row.figures()
+    assert bool(figures) != isinstance(model, Stylizer)
+    if figures:
+        assert figures["weights_sha256"] == row.sha256
+        assert card.figures_table(model, figures) in (row.folder() / "README.md").read_text()
+    kind = "classification" if isinstance(model, AttributeClassifier) else "to-image"
+    expected = card.card_data(row, figures, pipeline_tag=f"image-{kind}")
+    found = ModelCard.load(row.folder() / "README.md").data
+    assert found.to_dict() == expected.to_dict()
 
 
 def test_the_card_tells_the_figures_of_these_weights() -> None:

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from train.recipe import DataConfig
 PAIR_COLUMNS = ("portrait", "photo")
 PAIR_ADVICE = "a folder of pairs needs metadata.jsonl with portrait_file_name, photo_file_name"
 ALIGNED = Misalignment().alignment()
+MEMBERS = 3  # of a triplet
 
 
 def open_pairs(
@@ -258,6 +259,22 @@ class Batch:
     flipped: torch.Tensor | None = None
     edited: torch.Tensor | None = None
     triplets: bool = False
+
+    def parts(self, count: int) -> list["Batch"]:
+        """The batch as `count` batches of as many rows each; triplets stay whole."""
+        if count == 1:
+            return [self]
+        groups = MEMBERS if self.triplets else 1
+        tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        cut = {
+            name: value.unflatten(0, (groups, count, -1)).transpose(0, 1).flatten(1, 2)
+            for name, value in tensors.items()
+            if isinstance(value, torch.Tensor)
+        }
+        return [
+            replace(self, **{name: value[number] for name, value in cut.items()})
+            for number in range(count)
+        ]
 
 
 def to_batch(item: dict[str, Any], device: torch.device) -> Batch:

@@ -7,9 +7,10 @@ on a CPU: `torchrun --nproc_per_node 2 -m train.fit ...`.
 """
 
 import argparse
-import json
+import re
 import sys
-from dataclasses import asdict, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,18 +19,17 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from face_destyle.configs import config_from_dict
 from face_destyle.errors import UserError
 from face_destyle.models.base import REGISTRY, HubModel, Recovered
-from train.checkpoints import Counter, checkpoints, save
+from train.checkpoints import Counter, checkpoints, last_checkpoint, open_run, save
 from train.console import one_line_errors
-from train.data import Batch, Pairs, Positions, to_batch
+from train.data import Batch, to_batch
 from train.doctor import inspect
 from train.editing import Edited, EditedLoss, ReadingLoss, stated
 from train.ema import EMA
 from train.journal import Journal
+from train.loader import make_loader
 from train.losses import (
     AlignmentLoss,
     DiscriminatorLoss,
@@ -41,13 +41,26 @@ from train.memory import keep_freed_memory
 from train.optimizers import build_optimizer, learning_rate_factor, set_rate
 from train.recipe import Recipe, dump_recipe, load_recipe
 from train.start import build_networks, build_obedience, build_photo_losses, pin_networks
-from train.triplet import MEMBERS, TripletLoss, Triplets, to_triplets
+from train.triplet import TripletLoss, to_triplets
 
 LOOKED_AT = 500  # pairs of each split, before a run
+# What gloo and NCCL say where a process does not answer.
+LOST = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Tt]imed? ?out")
 
 
 class TrainingError(UserError):
     """The run cannot go on; says at which image, and which checkpoint is good."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of how many parts of a batch this is one, and whether it is the last."""
+
+    count: int = 1
+    last: bool = True
+
+
+WHOLE = Part()
 
 
 class Trainer:
@@ -101,14 +114,49 @@ class Trainer:
 
     def step(self, batch: Batch, epoch: int) -> dict[str, torch.Tensor]:
         """One batch for both networks; returns every loss by name."""
-        recovered = self.recover(self.generator, batch)
-        recovered = replace(recovered, photo=recovered.photo.float())
-        edited = self.edit(batch)
+        count = self.recipe.train.accumulate
+        if count > 1:
+            return self.step_in_parts(batch.parts(count), epoch)
+        recovered, edited = self.photos(batch)
         losses = {}
         if self.adversarial:
             cut_off = edited.detached() if edited else None
             losses = self.discriminator_step(recovered.photo.detach(), batch, cut_off)
         return losses | self.generator_step(recovered, batch, epoch, edited)
+
+    def step_in_parts(self, batches: list[Batch], epoch: int) -> dict[str, torch.Tensor]:
+        """The same of a batch in parts, of which one at a time is in memory.
+
+        The discriminator has moved before the generator learns from it, as with the whole batch:
+        so the photos that it saw are made again.
+        """
+        count = len(batches)
+        means: dict[str, torch.Tensor] = {}
+
+        def add(losses: dict[str, torch.Tensor]) -> None:
+            for name, loss in losses.items():
+                means[name] = means.get(name, torch.zeros_like(loss)) + loss.detach() / count
+
+        parts = [Part(count, number == count) for number in range(1, count + 1)]
+        for batch, part in zip(batches, parts, strict=True) if self.adversarial else ():
+            with torch.no_grad():
+                recovered, edited = self.photos(batch)
+            with self.exchange(self.discriminator, part):
+                add(self.discriminator_step(recovered.photo, batch, edited, part))
+        for batch, part in zip(batches, parts, strict=True):
+            with self.exchange(self.generator, part):
+                recovered, edited = self.photos(batch)
+                add(self.generator_step(recovered, batch, epoch, edited, part))
+        return means
+
+    def exchange(self, network: nn.Module, part: Part) -> AbstractContextManager[None]:
+        """Within it the processes exchange gradients with the last part of a batch alone."""
+        return nullcontext() if part.last else self.accelerator.no_sync(network)
+
+    def photos(self, batch: Batch) -> tuple[Recovered, Edited | None]:
+        """What the generator makes of a batch: photos in float32, and edited ones."""
+        recovered = self.recover(self.generator, batch)
+        return replace(recovered, photo=recovered.photo.float()), self.edit(batch)
 
     def gather(self, item: dict[str, Any]) -> Batch:
         """A batch of collated items, on the device."""
@@ -140,18 +188,32 @@ class Trainer:
         return softened(moving, self.loss.soften)
 
     def judge(
-        self, photos: torch.Tensor, portraits: torch.Tensor, attributes: torch.Tensor | None
+        self,
+        photos: torch.Tensor,
+        portraits: torch.Tensor,
+        attributes: torch.Tensor | None,
+        frozen: bool = False,
     ) -> torch.Tensor:
-        """The discriminator's logits for photos `(N, 3, H, W)`, from as much as it looks at."""
+        """The discriminator's logits for photos `(N, 3, H, W)`, from as much as it looks at.
+
+        Where it is `frozen` it has no gradients, and processes do not wait for any to exchange.
+        """
+        network = self.discriminator
+        if frozen:
+            network = self.accelerator.unwrap_model(network)
         given = [self.view(photos)]
         if self.conditional:
             given.append(self.view(portraits))
         if self.matches:
-            return self.discriminator(*given, attributes).float()
-        return self.discriminator(*given).float()
+            return network(*given, attributes).float()
+        return network(*given).float()
 
     def discriminator_step(
-        self, fake: torch.Tensor, batch: Batch, edited: Edited | None = None
+        self,
+        fake: torch.Tensor,
+        batch: Batch,
+        edited: Edited | None = None,
+        part: Part = WHOLE,
     ) -> dict[str, torch.Tensor]:
         """Update the discriminator on generated and true photos `(N, 3, H, W)`.
 
@@ -168,11 +230,16 @@ class Trainer:
             rows = edited.rows
             refused["edited"] = (self.judge(edited.photos, portraits[rows], edited.wished), rows)
         losses = self.discriminator_loss(judged_real, judged_fake, refused)
-        self._update(self.discriminator_optimizer, losses)
+        self._update(self.discriminator_optimizer, losses, part)
         return losses
 
     def generator_step(
-        self, recovered: Recovered, batch: Batch, epoch: int, edited: Edited | None = None
+        self,
+        recovered: Recovered,
+        batch: Batch,
+        epoch: int,
+        edited: Edited | None = None,
+        part: Part = WHOLE,
     ) -> dict[str, torch.Tensor]:
         """Update the generator; the discriminator is frozen meanwhile.
 
@@ -182,7 +249,7 @@ class Trainer:
         fake, real = recovered.photo, batch.photos
         judged = None
         if self.adversarial:
-            judged = self.judge(fake, batch.portraits, batch.attributes)
+            judged = self.judge(fake, batch.portraits, batch.attributes, frozen=True)
         losses = self.generator_loss(fake, real, judged, epoch)
         for loss in self.photo_losses:
             losses |= loss(self.view(fake), self.view(real))
@@ -198,20 +265,24 @@ class Trainer:
             seen = replace(edited, photos=self.view(edited.photos))
             losses |= self.obedience_loss(seen, self.view(fake))
         if edited and self.adversarial:
-            judged = self.judge(edited.photos, batch.portraits[edited.rows], edited.wished)
+            portraits = batch.portraits[edited.rows]
+            judged = self.judge(edited.photos, portraits, edited.wished, frozen=True)
             weight = self.loss.adversarial_edited * len(edited.rows) / len(fake)
             losses["adversarial_edited"] = weight * self.generator_loss.adversarial(judged, epoch)
-        self._update(self.generator_optimizer, losses)
+        self._update(self.generator_optimizer, losses, part)
         self.discriminator.requires_grad_(True)
         return losses
 
-    def _update(self, optimizer: torch.optim.Optimizer, losses: dict[str, torch.Tensor]) -> None:
+    def _update(
+        self, optimizer: torch.optim.Optimizer, losses: dict[str, torch.Tensor], part: Part
+    ) -> None:
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise FloatingPointError(", ".join(f"{k} {v.item():g}" for k, v in losses.items()))
-        self.accelerator.backward(total)
-        optimizer.step()
-        optimizer.zero_grad()
+        self.accelerator.backward(total / part.count)
+        if part.last:
+            optimizer.step()
+            optimizer.zero_grad()
 
     def set_rates(self, epoch: int) -> None:
         """The learning rates for the images seen so far."""
@@ -229,85 +300,6 @@ class Trainer:
             cast(HubModel, self.ema.network).save_pretrained(folder)
             cast(HubModel, discriminator).save_pretrained(folder / "discriminator")
             (folder / "recipe.yaml").write_text(dump_recipe(self.recipe))
-
-
-def open_run(run: Path, recipe: Recipe, accelerator: Accelerator) -> None:
-    """Claim the folder for this recipe, or check that it holds a run of the same.
-
-    Raises:
-        UserError: the folder holds something else.
-    """
-    description = json.dumps(asdict(recipe), indent=2)
-    path = run / "recipe.json"
-    with accelerator.main_process_first():
-        if run.is_file():
-            raise UserError(f"{run} is a file: choose another --out")
-        if path.is_file():
-            if not same_recipe(path, recipe):
-                raise UserError(f"{run} holds a run of another recipe: choose another --out")
-        elif run.exists() and any(run.iterdir()):
-            raise UserError(f"{run} is not empty and holds no run: choose another --out")
-        else:
-            run.mkdir(parents=True, exist_ok=True)
-            path.write_text(description)
-
-
-def same_recipe(path: Path, recipe: Recipe) -> bool:
-    """Whether a run's recipe.json says the same; what it does not mention has its default."""
-    try:
-        stored = dict(json.loads(path.read_text()))
-        found = config_from_dict(Recipe, stored, str(path))
-    except (ValueError, TypeError, UserError):  # no JSON, no mapping, other keys
-        return False
-    if "earlier_sha256" not in stored.get("loss", {}):  # not told when the run began
-        recipe = replace(recipe, loss=replace(recipe.loss, earlier_sha256=()))
-    return bool(found == recipe)
-
-
-def check_data(recipe: Recipe, sides: tuple[int, int]) -> None:
-    """Raise a UserError where views are learnt from and should not be, or the reverse."""
-    views, size = recipe.data.views.use, recipe.train.batch_size
-    if views and size % MEMBERS:
-        raise UserError(f"train.batch_size is {size}: views come in triplets, use a multiple of 3")
-    if not views and sides[0] != sides[1]:
-        raise UserError(f"{recipe.model.type} learns from views: set data.views.use to true")
-    if not views and recipe.loss.triplet:
-        raise UserError("loss.triplet needs views: set data.views.use to true, or it to 0")
-
-
-def make_loader(
-    recipe: Recipe, accelerator: Accelerator, start: int, sides: tuple[int, int]
-) -> tuple[Any, int]:
-    """Batches from image `start` to the end of the run, and the images of an epoch.
-
-    Args:
-        recipe: of the run.
-        accelerator: of the run.
-        start: images seen before.
-        sides: of the portraits that the network takes, and of the photos that it gives.
-
-    Raises:
-        UserError: data that the network or the batch does not fit.
-    """
-    config = recipe.train
-    check_data(recipe, sides)
-    end = config.images // config.batch_size * config.batch_size
-    pairs: Triplets | Pairs
-    if recipe.data.views.use:
-        each = MEMBERS  # images of an item
-        pairs = Triplets(recipe.data, recipe.augment.mirror, config.seed, sides)
-    else:
-        each = 1
-        pairs = Pairs(recipe.data.pairs, recipe.data, recipe.augment, config.seed, sides[0])
-    loader = DataLoader(
-        pairs,
-        batch_size=config.batch_size // each,
-        sampler=Positions(len(pairs), start // each, end // each, config.seed),
-        num_workers=recipe.data.workers,
-        persistent_workers=False,
-        pin_memory=accelerator.device.type == "cuda",
-    )
-    return accelerator.prepare(loader), each * len(pairs)
 
 
 def fit(
@@ -328,7 +320,7 @@ def fit(
 
     Raises:
         UserError: pairs, folder or recipe do not fit.
-        TrainingError: a loss is no number any more.
+        TrainingError: a loss is no number any more, or another process was lost.
     """
     config = recipe.train
     accelerator = Accelerator(
@@ -355,10 +347,17 @@ def fit(
     try:
         _loop(trainer, loader, epoch_length, journal, stop_at or config.images)
     except FloatingPointError as error:
-        good = checkpoints(run)
         raise TrainingError(
             f"at image {trainer.counter.images} a loss is no number any more ({error}); "
-            f"last good checkpoint: {good[-1] if good else 'none'}; lower the learning rate"
+            f"last good checkpoint: {last_checkpoint(run)}; lower the learning rate"
+        ) from error
+    except RuntimeError as error:
+        if accelerator.num_processes == 1 or not LOST.search(str(error)):
+            raise
+        raise TrainingError(
+            f"at image {trainer.counter.images} another process was lost "
+            f"({str(error).splitlines()[0]}); the same command goes on from the last checkpoint: "
+            f"{last_checkpoint(run)}"
         ) from error
     finally:
         journal.bar.close()

@@ -124,6 +124,7 @@ class TrainConfig:
 
     images: int = 400_000
     batch_size: int = 16  # of all processes together
+    accumulate: int = 1  # parts that a process learns its batch in: less memory, the same step
     ema_half_life: int = 5000
     precision: Literal["bf16", "fp32"] = "bf16"
     seed: int = 0
@@ -132,6 +133,10 @@ class TrainConfig:
     save_every: int = 20_000
     keep: int = 2  # checkpoints
     milestones: tuple[int, ...] = ()  # export the networks here too, to compare at equal counts
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError("accumulate starts at 1")
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,11 @@ from tqdm import tqdm
 from face_destyle import images
 from face_destyle.errors import UserError
 from train.augment import mirror
-from train.data import Batch, decode, open_pairs
+from train.data import MEMBERS, Batch, decode, open_pairs
 from train.recipe import DataConfig
 from train.tiny import draw_tiny, make_tiny
 
 VIEW_COLUMNS = ("view", "photo")
-MEMBERS = 3
 # Views are kept so many times finer than the tiny photos: a reduction leaves nothing of what this
 # loses, and at 16 x 16 it is a quarter of the memory and of the work of turning them.
 FINER = 4

@@ -13,13 +13,15 @@ from PIL import Image
 from face_destyle import FaceModel
 
 ROOT = Path(__file__).parents[2]
+LARGEST = 60_000_000  # bytes: the weights, which are not compressed further; PyPI takes 100 MB
 HEAVY = ("gradio", "datasets", "accelerate", "matplotlib", "torchvision", "torchmetrics", "onnx")
 
 
 class Installed:
     """An environment that holds the wheel and what it depends on."""
 
-    def __init__(self, folder: Path, home: Path):
+    def __init__(self, folder: Path, home: Path, wheel: Path):
+        self.wheel = wheel
         self.bin = folder / ("Scripts" if os.name == "nt" else "bin")
         self.home = home
 
@@ -51,7 +53,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     subprocess.run(build, cwd=ROOT, check=True)
     (wheel,) = (folder / "dist").glob("*.whl")
     venv.create(folder / "environment", with_pip=True)
-    environment = Installed(folder / "environment", folder / "home")
+    environment = Installed(folder / "environment", folder / "home", wheel)
     install = [str(environment.bin / "python"), "-m", "pip", "install", "--quiet"]
     install += ["-c", str(ROOT / "constraints.txt"), str(wheel)]
     subprocess.run(install, cwd=folder, check=True)
@@ -63,6 +65,31 @@ def test_no_extra_is_installed(installed: Installed, tmp_path: Path) -> None:
     names = {line.split("==")[0].lower() for line in done.stdout.splitlines()}
     assert "face-destyle" in {name.replace("_", "-") for name in names}
     assert not names & set(HEAVY)
+
+
+def test_size_of_the_wheel(installed: Installed) -> None:
+    assert installed.wheel.stat().st_size < LARGEST
+
+
+def test_import_takes_as_long_as_that_of_torch(installed: Installed, tmp_path: Path) -> None:
+    """Both in one process, which the load of the machine slows alike; and an extra with neither."""
+    code = """
+import sys, time
+start = time.perf_counter()
+import torch
+middle = time.perf_counter()
+from face_destyle import FaceModel
+print((time.perf_counter() - middle) / (middle - start))
+print(*sys.modules)
+"""
+    ratios = []
+    for _ in range(3):
+        done = installed.python(code, tmp_path)
+        assert done.returncode == 0, done.stderr
+        ratio, modules = done.stdout.splitlines()
+        ratios.append(float(ratio))
+        assert not {name.partition(".")[0] for name in modules.split()} & set(HEAVY)
+    assert min(ratios) < 1
 
 
 def test_import_is_that_of_the_wheel(installed: Installed, tmp_path: Path) -> None:

@@ -1,11 +1,6 @@
 """The training loop: exact resume, honest failures, the schedules of the thesis."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,25 +52,6 @@ def test_ten_steps_equal_five_and_five(tmp_path: Path, data: Path, optimizer: st
     assert [path.name for path in checkpoints(tmp_path / "parts")] == ["images-0000000040"]
     parts = fit(recipe, tmp_path / "parts")
     assert_equal(whole, parts)
-
-
-def test_a_killed_run_goes_on_exactly(tmp_path: Path, data: Path) -> None:
-    length = {"images": 1200, "save_every": 80}
-    path = made.recipe(tmp_path, data, train=length)
-    recipe = load_recipe(path)
-    run = tmp_path / "killed"
-    command = [sys.executable, "-m", "train.fit", "--recipe", str(path), "--out", str(run)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not checkpoints(run) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    saved = checkpoints(run)
-    assert saved and saved[-1].name < "images-0000001200", "the kill came after the end"
-    assert not (run / "weights").exists()
-    assert_equal(fit(recipe, tmp_path / "whole"), fit(recipe, run))
 
 
 def test_what_a_run_leaves(tmp_path: Path, data: Path) -> None:

@@ -1,11 +1,6 @@
 """From an artwork to a model that can be published, however often it is killed on the way."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +19,7 @@ from face_destyle import (
 from face_destyle.errors import UserError
 from tests import drawn
 from tests.train import made
+from tests.train.test_fit_killed import KILLED, lives
 from train import publish, sizing, your_artist
 from train.holdout import hold_out
 from train.photos import Photo, open_photos, read_photos
@@ -32,15 +28,24 @@ from train.sizing import Plan, Speeds, choose, told
 SMALL = FDNNConfig(encoder_widths=(8, 8, 8, 8), code_rank=4, decoder_widths=(8, 8, 8), tail_width=8)
 PLAN = Plan(style_steps=2, photos=6, held_out=2, images=16)
 SPEEDS = Speeds(style_step=1.0, portrait=0.01, image=0.02, figure=0.1)
-# The command, with a plan that takes seconds.
-COMMAND = f"""
-import sys
+# The plan of a machine that takes seconds.
+QUICK = f"""
 from train import your_artist
 from train.sizing import Plan, Speeds
 your_artist.measure = lambda *parts: {SPEEDS!r}
 your_artist.choose = lambda *parts: {PLAN!r}
-sys.exit(your_artist.main(sys.argv[1:]))
 """
+# In every stage, as they follow each other; of the style network in a step, of the pairs with one
+# of two files there, of the fine-tuning in a step after its first checkpoint.
+DEATHS = [
+    ["before", "plan.json"],
+    ["before", "photos"],
+    ["step", 2],
+    ["before", "pairs/train-*.parquet"],
+    ["before", "before.json"],
+    ["step", 3],
+    ["before", "model"],
+]
 
 
 @pytest.fixture(scope="module")
@@ -84,29 +89,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_killed_run_goes_on_to_the_same_model(
+def test_a_run_that_is_killed_in_every_stage_goes_on_to_the_same_model(
     parts: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *line(parts, killed)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    codes = lives(
+        tmp_path,
+        module="train.your_artist",
+        changes=QUICK,
+        arguments=line(parts, killed),
+        deaths=[*DEATHS, None],
     )
-    deadline = time.monotonic() + 300
-    while not (killed / "style").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (killed / "style").is_dir() and not (killed / "model").exists()
-    assert your_artist.main(line(parts, killed)) == 0
-    capsys.readouterr()
+    assert codes == [*[KILLED] * len(DEATHS), 0]
 
     whole = tmp_path / "whole"
     assert your_artist.main(line(parts, whole)) == 0
     said = capsys.readouterr().out
+    assert said.index("in all about 1 min") < said.index("is ready")
     assert "style network: 2 steps" in said and "in all about 1 min" in said
     for name in ("model.safetensors", "discriminator/model.safetensors"):
         assert (killed / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
