@@ -48,7 +48,7 @@ def url() -> Iterator[str]:
     """Of a demo with weights for every study."""
     from tests import demo_site  # gradio, which only the demo's tests need
 
-    with demo_site.all_published():
+    with demo_site.own_cache():
         yield demo_site.serve()[1]
 
 

@@ -39,7 +39,7 @@ UNFRAMED = (100, 0, 0, 0, 1)  # what `/recover` takes beside the picture: withou
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with demo_site.all_published():
+    with demo_site.own_cache():
         yield demo_site.serve()
 
 

@@ -55,7 +55,7 @@ def chromium() -> str | None:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with demo_site.all_published():
+    with demo_site.own_cache():
         yield demo_site.serve()[1]
 
 

@@ -3,13 +3,13 @@
 import ast
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from face_destyle.published import WEIGHTS
 from spaces_app import bundle
-from tests import demo_site
 
 ROOT = Path(__file__).parents[1]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
@@ -64,9 +64,10 @@ def test_the_readme_names_the_weights(written: Path) -> None:
 
 
 def test_new_weights_come_into_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WEIGHTS, "fdnn-tann", demo_site.stand_in("fdnn-tann"))
+    new = replace(WEIGHTS["fdnn"], name="fdnn-new", repo_id="face-destyle/fdnn-new")
+    monkeypatch.setitem(WEIGHTS, "fdnn-new", new)
     text = bundle.with_models((ROOT / "spaces_app" / "README.md").read_text())
-    assert text.count("  - face-destyle/fdnn-tann\n") == 1
+    assert text.count("  - face-destyle/fdnn-new\n") == 1
     assert text.count("models:") == 1
 
 

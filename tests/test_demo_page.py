@@ -19,22 +19,22 @@ Server = tuple[gr.Blocks, str]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with demo_site.all_published():
+    with demo_site.own_cache():
         yield demo_site.serve()
 
 
 def test_each_network_says_which_artworks_it_has_learnt_from(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in demo_site.NETWORKS:
+    for name in demo_site.FURTHER:
         if name != "fdnn-ifrp":
-            monkeypatch.delitem(WEIGHTS, name, raising=False)
+            monkeypatch.delitem(WEIGHTS, name)
     assert photo_and_back.known_styles() == (
         "FDNN has learnt from portraits after The Scream; the others are new to it. "
         "IFRP has learnt from portraits after all of these artworks."
     )
     # Weights that nobody measured yet: nothing is said about them.
-    monkeypatch.setitem(WEIGHTS, "fdnn-ifrp", demo_site.stand_in("fdnn-ifrp"))
+    monkeypatch.setattr(type(WEIGHTS["fdnn-ifrp"]), "folder", lambda row: tmp_path)
     assert "IFRP" not in photo_and_back.known_styles()
 
 
@@ -42,19 +42,20 @@ def test_a_tab_comes_with_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def titles() -> list[str]:
         return [row.title for row in page.TABS if row.is_shown]
 
-    for name in demo_site.NETWORKS:
-        monkeypatch.delitem(WEIGHTS, name, raising=False)
+    rows = dict(WEIGHTS)
+    for name in demo_site.FURTHER:
+        monkeypatch.delitem(WEIGHTS, name)
     assert titles() == ["Portrait to face", "Photo and back", "Whole picture"]
     app = page.build_app()
     tabs = [block.label for block in app.blocks.values() if isinstance(block, gr.Tab)]
     assert tabs == titles()
     assert "fdnn-ifrp" not in page._footer()
-    monkeypatch.setitem(WEIGHTS, "fdnn-afrp", demo_site.stand_in("fdnn-afrp"))
+    monkeypatch.setitem(WEIGHTS, "fdnn-afrp", rows["fdnn-afrp"])
     assert "Compare" in titles()
     assert "With attributes" not in titles()  # it shows what the classifier sees
-    monkeypatch.setitem(WEIGHTS, "attributes", demo_site.stand_in("attributes"))
+    monkeypatch.setitem(WEIGHTS, "attributes", rows["attributes"])
     assert "With attributes" in titles()
-    monkeypatch.setitem(WEIGHTS, "fdnn-tann", demo_site.stand_in("fdnn-tann"))
+    monkeypatch.setitem(WEIGHTS, "fdnn-tann", rows["fdnn-tann"])
     assert "Tiny photo" in titles()
 
 

@@ -22,7 +22,7 @@ from tests.demo_site import assert_sentence, difference, same
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[gr.Blocks, str]]:
-    with demo_site.all_published():
+    with demo_site.own_cache():
         yield demo_site.serve()
 
 

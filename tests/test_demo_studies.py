@@ -115,7 +115,7 @@ def test_a_wrong_attribute_is_a_sentence(
 
 
 def test_the_form_is_read_from_the_square_of_the_new_picture() -> None:
-    with demo_site.all_published():
+    with demo_site.own_cache():
         fns = demo_site.serve()[0].fns
     (read,) = [fn for fn in fns.values() if fn.name == "_read_chosen"]
     look = fns[read.trigger_after]
@@ -134,7 +134,7 @@ def marks(form: list[dict[str, Any]]) -> list[list[str]]:
 
 def test_what_is_seen_is_marked_and_not_chosen(portrait_file: Path) -> None:
     frame, picture = (100, 0, 0, 0), {"path": str(portrait_file)}
-    with demo_site.all_published():
+    with demo_site.own_cache():
         chosen, again = guided._read_chosen(picture, *frame), guided._read(picture, *frame)
         face = common.recoverer("fdnn-afrp").recover(portrait_file)
         seen = common.classifier().decide(common.classifier().predict(face))

@@ -129,7 +129,7 @@ def test_a_bad_picture_is_told_once_and_nothing_is_lost(
 
 
 def test_the_button_recovers_the_square_and_the_faces() -> None:
-    with demo_site.all_published():
+    with demo_site.own_cache():
         app = demo_site.serve()[0]
     clicks = [
         fn
