@@ -14,7 +14,7 @@ from face_destyle.published import Published
 from train import classify, evaluate_views, obedience
 from train.evaluate import table
 from train.evaluate_views import TURNED
-from train.figures import told
+from train.figures import MEASURES, told
 from train.frozen import sha256
 from train.recipe import recipe_beside
 
@@ -146,14 +146,15 @@ def pipelines_table(angles: dict[str, Any], measures: tuple[str, ...]) -> str:
 def beside_table(others: dict[str, Path]) -> str:
     """Means of other evaluations as a Markdown table."""
     lines = [
-        "| | photos | seen PSNR | SSIM | identity | unseen PSNR | SSIM | identity |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | photos | seen PSNR | SSIM | FSIM | identity | rank-1 "
+        "| unseen PSNR | SSIM | FSIM | identity | rank-1 |",
+        "|---" * 12 + "|",
     ]
     for label, path in others.items():
         content = read_beside(path, "means", "train.evaluate")
         means, cells = content["means"], [str(content["photos"])]
         for group in ("seen", "unseen"):
-            cells += told(means[group]["recovered"], SHOWN[:3])
+            cells += told(means[group]["recovered"], tuple(MEASURES))
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

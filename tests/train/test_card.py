@@ -76,7 +76,7 @@ def test_a_card_says_what_was_not_measured(guided: Path, tmp_path: Path) -> None
     assert "Identity and rank-1\n(-) were not measured" in text
     assert "Rank-1: the share" not in text and "took no part in training" not in text
     assert "| candy | seen | 19.50 -> 19.50 | 0.700 -> 0.700 | 0.800 -> 0.800 | - | - |" in text
-    assert "| rival | 3 | 19.50 | 0.700 | - | 19.50 | 0.700 | - |" in text
+    assert "| rival | 3 | 19.50 | 0.700 | 0.800 | - | - | 19.50 | 0.700 | 0.800 | - | - |" in text
 
 
 def test_so_does_that_of_a_fine_tuning(guided: Path) -> None:
