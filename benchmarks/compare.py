@@ -65,8 +65,14 @@ def read_scores(path: Path) -> dict[str, Array]:
     return scores
 
 
-def compare(ours: Path, rival: Path, styles: list[str]) -> list[Difference]:
+def compare(ours: Path, rival: Path, styles: list[str], common: bool = False) -> list[Difference]:
     """The paired differences, over the given styles, or over all.
+
+    Args:
+        ours: scores.
+        rival: scores of the other network.
+        styles: compare these; all where none is given.
+        common: leave out what is in one file alone.
 
     Raises:
         UserError: a file that holds no scores, files of different portraits, an unknown style.
@@ -77,10 +83,14 @@ def compare(ours: Path, rival: Path, styles: list[str]) -> list[Difference]:
         if style not in known:
             raise UserError(f"no scores of the style {style}; there are {', '.join(known)}")
     first, second = _only(first, styles), _only(second, styles)
+    if common:
+        first, second = _within(first, second), _within(second, first)
+    if not len(first["style"]):
+        raise UserError(f"{ours} and {rival} have no portrait in common")
     if not all(np.array_equal(first[name], second[name]) for name in ("style", "photo")):
         raise UserError(
             f"{ours} and {rival} are not of the same portraits: "
-            "evaluate both with the same --data, --split, --style and --limit"
+            "evaluate both with the same --data, --split, --style and --limit, or give --common"
         )
     return [_difference(first, second, measure) for measure, _, _ in MEASURES]
 
@@ -89,6 +99,14 @@ def _only(scores: dict[str, Array], styles: list[str]) -> dict[str, Array]:
     if not styles:
         return scores
     chosen = np.isin(scores["style"], styles)
+    return {name: values[chosen] for name, values in scores.items()}
+
+
+def _within(scores: dict[str, Array], others: dict[str, Array]) -> dict[str, Array]:
+    """The rows whose style and photo are among the others'."""
+    known = set(zip(others["style"].tolist(), others["photo"].tolist(), strict=True))
+    rows = zip(scores["style"].tolist(), scores["photo"].tolist(), strict=True)
+    chosen = np.array([row in known for row in rows], dtype=bool)
     return {name: values[chosen] for name, values in scores.items()}
 
 
@@ -123,8 +141,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("ours", type=Path, metavar="OURS.npz")
     parser.add_argument("rival", type=Path, metavar="RIVAL.npz")
     parser.add_argument("--style", action="append", default=[], help="all where none is given")
+    parser.add_argument("--common", action="store_true", help="portraits that both files have")
     given = parser.parse_args(argv)
-    differences = compare(given.ours, given.rival, given.style)
+    differences = compare(given.ours, given.rival, given.style, given.common)
     styles = ", ".join(given.style) or "all styles"
     print(f"{styles}; {differences[0].photos} photos; recovered, ours - rival")
     for found, (measure, digits, unit) in zip(differences, MEASURES, strict=True):

@@ -143,6 +143,7 @@ def score(
     scores: list[dict[str, Any]] = [{m: [] for m in PIXEL_MEASURES} for _ in range(2)]
     vectors: list[list[torch.Tensor]] = [[], [], []]
     aligned: list[torch.Tensor] = []
+    embedded_photos: dict[Any, torch.Tensor] = {}
     for start in tqdm(
         range(0, len(test.rows), BATCH), unit_scale=BATCH, unit="portrait", desc=name
     ):
@@ -163,8 +164,9 @@ def score(
             scores[kind]["ssim"].append(metrics.ssim(fake, photos))
             scores[kind]["fsim"].append(likeness[kind])
         if embedding:
-            for kind, faces in enumerate((recovered, portraits, photos)):
+            for kind, faces in enumerate((recovered, portraits)):
                 vectors[kind].append(embedding(faces))
+            vectors[2].append(embed_once(embedding, photos, keys, embedded_photos))
     results = [{m: torch.cat(v).numpy() for m, v in figures.items()} for figures in scores]
     if embedding:
         embedded = [torch.cat(found) for found in vectors]
@@ -172,6 +174,19 @@ def score(
             results[kind] |= likeness_of_people(embedded[kind], embedded[2], test)
     errors = alignment_errors(torch.cat(aligned), test.alignments) if aligned else {}
     return results[0] | errors, results[1]
+
+
+def embed_once(
+    embedding: FaceEmbedding,
+    photos: torch.Tensor,
+    keys: list[Any],
+    known: dict[Any, torch.Tensor],
+) -> torch.Tensor:
+    """Unit vectors `(N, D)` of photos; those in `known` by their keys are taken from there."""
+    fresh = {key: row for row, key in enumerate(keys) if key not in known}
+    if fresh:
+        known |= zip(fresh, embedding(photos[list(fresh.values())]), strict=True)
+    return torch.stack([known[key] for key in keys])
 
 
 def likeness_of_people(

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.compare import compare, main
+from face_destyle import UserError
 
 STYLES = ("wave", "candy")
+COLUMNS = ("style", "photo", "recovered_psnr")
 
 
 def scores(path: Path, photos: int = 40, gain: float = 0.0, **changed: object) -> Path:
@@ -59,6 +61,22 @@ def test_the_order_of_the_rows_does_not_matter(tmp_path: Path) -> None:
         shuffled = {name: file[name][::-1] for name in file.files}
     np.savez_compressed(tmp_path / "c.npz", **shuffled)
     assert compare(tmp_path / "c.npz", rival, []) == compare(plain, rival, [])
+
+
+def test_what_both_files_have(tmp_path: Path) -> None:
+    """The shorter file has the first photos of the longer one, whose first 20 rows are these."""
+    whole, part = scores(tmp_path / "a.npz", gain=0.5), scores(tmp_path / "b.npz", photos=20)
+    with np.load(whole) as file, np.load(part) as short:
+        psnr = {(s, p): v for s, p, v in zip(*map(file.__getitem__, COLUMNS), strict=True)}
+        rows = zip(short["style"], short["photo"], strict=True)
+        expected = np.mean([psnr[row] for row in rows]) - short["recovered_psnr"].mean()
+    for ours, rival, sign in ((whole, part, 1), (part, whole, -1)):
+        found = compare(ours, rival, [], common=True)[0]
+        assert found.photos == 20
+        assert found.mean == pytest.approx(sign * expected, abs=1e-4)
+    others = scores(tmp_path / "c.npz", photo=np.array([f"else-{i}" for i in range(80)]))
+    with pytest.raises(UserError, match="no portrait in common"):
+        compare(whole, others, [], common=True)
 
 
 def test_the_printed_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
