@@ -154,7 +154,8 @@ def beside_table(others: dict[str, Path]) -> str:
         content = read_beside(path, "means", "train.evaluate")
         means, cells = content["means"], [str(content["photos"])]
         for group in ("seen", "unseen"):
-            cells += told(means[group]["recovered"], tuple(MEASURES))
+            figures = means[group]["recovered"] if group in means else {}  # all styles were seen
+            cells += told(figures, tuple(MEASURES))
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

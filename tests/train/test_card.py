@@ -71,12 +71,15 @@ def test_a_card_says_what_was_not_measured(guided: Path, tmp_path: Path) -> None
     unseen = {"unseen": metrics["means"]["seen"]}
     other = tmp_path / "other.json"
     other.write_text(json.dumps(metrics | {"means": metrics["means"] | unseen}))
-    cards.write_card(ROW, guided, {"rival": other})
+    alone = tmp_path / "alone.json"
+    alone.write_text(json.dumps(metrics))  # nothing is unseen
+    cards.write_card(ROW, guided, {"rival": other, "alone": alone})
     text = (guided / "README.md").read_text()
     assert "Identity and rank-1\n(-) were not measured" in text
     assert "Rank-1: the share" not in text and "took no part in training" not in text
     assert "| candy | seen | 19.50 -> 19.50 | 0.700 -> 0.700 | 0.800 -> 0.800 | - | - |" in text
     assert "| rival | 3 | 19.50 | 0.700 | 0.800 | - | - | 19.50 | 0.700 | 0.800 | - | - |" in text
+    assert "| alone | 3 | 19.50 | 0.700 | 0.800 |" + " - |" * 7 in text
 
 
 def test_so_does_that_of_a_fine_tuning(guided: Path) -> None:
