@@ -41,7 +41,6 @@ RECIPES = {
     "pix2pix": ROOT / "benchmarks" / "pix2pix.yaml",
 }
 IFRP_RECIPE = ROOT / "train" / "recipes" / "ifrp-refine.yaml"
-OWN_LOSSES = ["loss.identity=0"]  # the others need no network that is not in this repository
 WITHOUT_TRANSFORMERS = ["model.config.transformers=[]", "loss.alignment=0"]
 STYLES = ("style-the-scream", "style-starry-night", "style-composition-vii", "style-udnie")
 # Of one face: ours, the rival, and at most what share of the rival's time.
@@ -174,16 +173,20 @@ def train_step(rounds: int, batch_size: int, recipes: dict[str, Recipe] | None =
     return Figure(name, ours / rival, 3.0, False, "", rates)
 
 
-def transformers_step(rounds: int, batch_size: int, more: tuple[str, ...] = ()) -> Figure:
+def transformers_step(
+    rounds: int, batch_size: int, embedding: Path | None, more: tuple[str, ...] = ()
+) -> Figure:
     """A step of IFRP and its discriminator, with and without spatial transformers.
 
     Args:
         rounds: steps of each.
         batch_size: of a step.
+        embedding: of the identity loss, which is left out where None.
         more: further changes of the recipe, as `load_recipe` takes them.
     """
+    identity = f"loss.identity_network={embedding}" if embedding else "loss.identity=0"
     recipes = {
-        name: load_recipe(IFRP_RECIPE, [*OWN_LOSSES, *changes, *more])
+        name: load_recipe(IFRP_RECIPE, [identity, *changes, *more])
         for name, changes in {"with": [], "without": WITHOUT_TRANSFORMERS}.items()
     }
     tasks = {name: _step_task(recipe, batch_size) for name, recipe in recipes.items()}
@@ -191,6 +194,7 @@ def transformers_step(rounds: int, batch_size: int, more: tuple[str, ...] = ()) 
     share = 100 * (1 - seconds["without"] / seconds["with"])
     parts = {f"{name} transformers ms": 1000 * value for name, value in seconds.items()}
     name = "spatial transformers, share of IFRP's step with discriminator"
+    name += " and identity loss" if embedding else ""
     return Figure(name, share, 15, True, " %", parts)
 
 
@@ -270,7 +274,9 @@ def picture(seed: int, side: int) -> Image.Image:
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
-def measure(parts: list[str], rounds: int, threads: int, photos: int) -> list[Figure]:
+def measure(
+    parts: list[str], rounds: int, threads: int, photos: int, embedding: Path | None = None
+) -> list[Figure]:
     """Measure the given parts of `PARTS`, and print each as soon as it is there."""
     torch.set_num_threads(threads)
     makers: dict[str, list[Callable[[], Figure]]] = {
@@ -280,7 +286,7 @@ def measure(parts: list[str], rounds: int, threads: int, photos: int) -> list[Fi
         ],
         # The batch of our recipe, and the rival's own.
         "train": [lambda: train_step(rounds, 16), lambda: train_step(rounds, 4)],
-        "transformers": [lambda: transformers_step(rounds, 16)],
+        "transformers": [lambda: transformers_step(rounds, 16, embedding)],
         "stylize": [lambda: stylize_all(max(1, rounds // 7), photos, 32)],
         "memory": [command_memory],
     }
@@ -306,10 +312,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=15, help="training steps of each network")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--photos", type=int, default=1024, help="to stylize")
+    parser.add_argument(
+        "--identity-network", type=Path, help="face embedding: IFRP's step with its identity loss"
+    )
     given = parser.parse_args(argv)
     if given.out and not given.out.parent.is_dir():
         raise UserError(f"{given.out} cannot be written: {given.out.parent} is no folder")
-    figures = measure(given.part or list(PARTS), given.rounds, given.threads, given.photos)
+    parts = given.part or list(PARTS)
+    figures = measure(parts, given.rounds, given.threads, given.photos, given.identity_network)
     if given.out:
         content: dict[str, Any] = {
             "machine": platform.machine(),

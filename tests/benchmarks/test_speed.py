@@ -60,7 +60,7 @@ def test_a_step_of_both_recipes(tmp_path: Path) -> None:
 
 def test_what_transformers_cost() -> None:
     small = ("model.config.encoder_widths=[8, 8, 8, 8]", "model.config.decoder_widths=[8, 8, 8]")
-    figure = speed.transformers_step(1, 2, (*small, "train.precision=fp32"))
+    figure = speed.transformers_step(1, 2, None, (*small, "train.precision=fp32"))
     whole, without = figure.parts.values()
     assert figure.value == pytest.approx(100 * (whole - without) / whole)
     assert (figure.limit, figure.at_most) == (15, True)

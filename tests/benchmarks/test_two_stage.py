@@ -15,8 +15,8 @@ from face_destyle.configs import config_from_dict
 from tests.train import made
 from tests.train.test_triplet import TINY_TANN, write_views
 from train.evaluate_views import Pipeline, ViewSet, score
-from train.fit import check_data
 from train.frozen import sha256
+from train.loader import check_data
 from train.recipe import load_recipe
 from train.start import build
 from train.tiny import TinyConfig

@@ -129,7 +129,7 @@ def test_a_card_tells_the_measured_figures(tmp_path: Path, row: published.Publis
     publish.write_card(row, card, {"pix2pix": other})
     text = (card / "README.md").read_text()
     assert "| candy | seen | 19.50 -> 19.50 |" in text
-    assert "| pix2pix | 300 | 17.25 | 0.700 | 0.400 | 17.25 |" in text
+    assert "| pix2pix | 300 | 17.25 | 0.700 | 0.800 | 0.400 | " in text
     assert "non-commercial" in text and "model-index" in text and "value: 19.5" in text
     assert "pipeline_tag: image-to-image" in text
 
