@@ -44,24 +44,25 @@ def paintings(folder: Path) -> Iterator[Case]:
         UserError: no metadata.csv with the columns `file` and `lm5_xy`.
     """
     try:
-        rows = list(csv.DictReader((folder / "metadata.csv").open(encoding="utf-8")))
-        told = [(row["file"], row["lm5_xy"]) for row in rows]
+        with (folder / "metadata.csv").open(encoding="utf-8", newline="") as file:
+            told = [(row["file"], row["lm5_xy"]) for row in csv.DictReader(file)]
     except (OSError, KeyError) as error:
         raise UserError(f"{folder} has no metadata.csv with file and lm5_xy: {error}") from error
-    for file, numbers in told:
+    for name, numbers in told:
         points = np.array(numbers.split(), float).reshape(-1, 2)
-        yield images.load_picture(folder / file), points[:2]
+        yield images.load_picture(folder / name), points[:2]
 
 
 def portraits(pairs: Dataset, true: torch.Tensor, style: str, photos: int) -> Iterator[Case]:
     """The portraits of the first photos in one style; `true` alignments are `(rows, 2, 3)`."""
+    names = column(pairs, "style", "all")
+    rows = list(islice((row for row, name in enumerate(names) if name == style), photos))
     half = images.FACE_SIDE / 2
     frame = (true.new_tensor(FRAME_EYES) + 0.5) / half - 1
-    eyes = (transform(true, frame).double().numpy() + 1) * half - 0.5
-    names = column(pairs, "style", "all")
-    for row in islice((row for row, name in enumerate(names) if name == style), photos):
+    eyes = (transform(true[rows], frame).double().numpy() + 1) * half - 0.5
+    for row, own in zip(rows, eyes, strict=True):
         pixels = decode(pairs[row]["portrait"], images.FACE_SIDE)
-        yield Image.fromarray(pixels.permute(1, 2, 0).numpy()), eyes[row]
+        yield Image.fromarray(pixels.permute(1, 2, 0).numpy()), own
 
 
 def measure(finder: Finder, cases: Iterator[Case]) -> dict[str, Any]:

@@ -17,9 +17,7 @@ from tests import drawn
 NAMES = ("fdnn", "fdnn-ifrp", "fdnn-ifrp-protocol", "fdnn-afrp", "fdnn-tann")
 
 
-@pytest.mark.parametrize(
-    "name", ["fdnn", "fdnn-ifrp", "fdnn-ifrp-protocol", "fdnn-afrp", "fdnn-tann"]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_published_networks_are_the_same_in_onnx(name: str, tmp_path: Path) -> None:
     model = FaceModel.from_pretrained(name)
     path = to_onnx(model, tmp_path / "model.onnx")
