@@ -37,8 +37,9 @@ PORTRAIT_NETWORKS = (FDNN, IFRP, AFRP)
 # Which portraits each of those is for, where the visitor chooses among them.
 SUITS = {FDNN: "upright, well framed", IFRP: "may lean", AFRP: "may lean"}
 
-MAX_FILE_SIZE = "10mb"
-MAX_FILE_BYTES = 10 * 2**20  # the same, as Gradio counts it
+MAX_FILE_MB = 10
+MAX_FILE_SIZE = f"{MAX_FILE_MB}mb"
+MAX_FILE_BYTES = MAX_FILE_MB * 2**20  # the same, as Gradio counts it
 MOST_WAITING = 32
 FAILED = "That did not work"  # above every message
 # Whatever runs a network on one face shares one queue; those that run go through it together:

@@ -19,6 +19,7 @@ from spaces_app.common import (
     FAILED,
     FDNN,
     MAX_FILE_BYTES,
+    MAX_FILE_MB,
     MOST_WAITING,
     speaks_plainly,
 )
@@ -85,7 +86,8 @@ async def _body(request: Request) -> bytes:
             async for part in request.stream():
                 content += part
                 if len(content) > MAX_FILE_BYTES:
-                    raise RefusalError(413, "The file is too large: send at most 10 MB.")
+                    sentence = f"The file is too large: send at most {MAX_FILE_MB} MB."
+                    raise RefusalError(413, sentence)
     except TimeoutError:
         raise RefusalError(408, "The file took too long to arrive: try again.") from None
     return bytes(content)
