@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ from train.frozen import sha256
 from train.losses import attributes_loss
 from train.memory import keep_freed_memory
 from train.photos import Photo, open_photos, read_photos
+from train.precision import Precision, in_bf16
 from train.robust import attacked
 
 Half = Literal["all", "even", "odd"]
@@ -69,7 +70,7 @@ class ClassifyArguments:
     heaviest: float = 8.0  # largest weight of a rare answer
     robust: float = 0.0  # length of the changes that it learns to withstand
     held_out: float = 0.1  # part of the training identities that thresholds are set on
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Precision = "auto"
     ema_half_life: int = 5000  # in images
     limit: int = 0  # the first so many labelled photos; 0 for all
     seed: int = 0
@@ -231,8 +232,10 @@ def train(arguments: ClassifyArguments, faces: Faces) -> AttributeClassifier:
         optimizer, arguments.learning_rate, total_steps=steps, pct_start=rise
     )
 
+    bf16 = in_bf16(arguments.precision, "cpu")
+
     def loss_on(pictures: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, arguments.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, bf16):
             logits = network(pictures)
         return attributes_loss(logits.float(), known, weights)
 
@@ -403,7 +406,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--identities", choices=["all", "even", "odd"], default="all")
     parser.add_argument("--epochs", type=int, default=plain.epochs)
     parser.add_argument("--batch-size", type=int, default=plain.batch_size)
-    parser.add_argument("--precision", choices=["bf16", "fp32"], default=plain.precision)
+    parser.add_argument("--precision", choices=get_args(Precision), default=plain.precision)
     parser.add_argument("--learning-rate", type=float, default=plain.learning_rate)
     parser.add_argument(
         "--robust",

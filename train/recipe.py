@@ -12,6 +12,7 @@ from face_destyle.errors import UserError, WeightsError
 from face_destyle.models.base import find_file, weights_file
 from train.augment import AugmentConfig
 from train.misalign import MisalignConfig
+from train.precision import Precision
 from train.tiny import TinyConfig
 
 
@@ -126,7 +127,7 @@ class TrainConfig:
     batch_size: int = 16  # of all processes together
     accumulate: int = 1  # parts that a process learns its batch in: less memory, the same step
     ema_half_life: int = 5000
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Precision = "auto"  # auto: bf16 where the machine has instructions for it
     seed: int = 0
     log_every: int = 1600
     sample_every: int = 20_000

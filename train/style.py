@@ -26,6 +26,7 @@ from train.frozen import PerceptualNetwork, find_frozen, sha256
 from train.losses import moved
 from train.memory import keep_freed_memory
 from train.photos import Photo, open_photos, read_photos
+from train.precision import Precision, in_bf16
 
 STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 CONTENT_LAYER = "relu3_1"
@@ -121,8 +122,9 @@ def smooth_start(network: Stylizer) -> None:
         layer.weight.copy_(mixing * bilinear)
 
 
-def train_style(arguments: StyleArguments, bf16: bool = True) -> Stylizer:
+def train_style(arguments: StyleArguments, precision: Precision = "auto") -> Stylizer:
     """Train a style network; the same arguments give the same network on the same machine."""
+    bf16 = in_bf16(precision, "cpu")
     torch.manual_seed(arguments.seed)
     network = Stylizer(StylizerConfig(style=Path(arguments.artwork).stem.replace("_", "-"))).train()
     smooth_start(network)

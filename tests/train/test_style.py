@@ -98,7 +98,7 @@ def test_published_recipes(path: Path) -> None:
 def test_the_loss_falls(parts: dict[str, str]) -> None:
     torch.manual_seed(0)
     fresh = Stylizer(StylizerConfig(style="quarters")).eval()
-    trained = train_style(short(parts, steps=12, learning_rate=5e-3), bf16=False)
+    trained = train_style(short(parts, steps=12, learning_rate=5e-3), precision="fp32")
     assert not trained.training
     assert total(trained, parts) < 0.9 * total(fresh, parts)
 

@@ -1,0 +1,28 @@
+"""In which precision a training computes."""
+
+from typing import Literal
+
+import torch
+from accelerate.utils import is_bf16_available
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+def in_bf16(precision: Precision, device: str | None = None) -> bool:
+    """Whether autocast to bfloat16 is on.
+
+    A CPU without instructions for it computes in bfloat16 all the same, tens of times slower than
+    in float32: `auto` looks first, `bf16` means it.
+
+    Args:
+        precision: of a recipe or a command.
+        device: the type of a `torch.device`; None: the accelerator, if there is one.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device is None:
+        found = torch.accelerator.current_accelerator()
+        device = found.type if found else "cpu"
+    if device == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return is_bf16_available()
