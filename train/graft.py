@@ -1,0 +1,121 @@
+"""Start a network with what fits of others: the same layers, though the whole is another.
+
+    python -m train.graft --recipe train/recipes/tann-coarse.yaml --weights fdnn-tann --out START
+    python -m train.fit --recipe train/recipes/tann-coarse.yaml --init START --data VIEWS --out RUN
+
+The network of the recipe is made fresh; then each `--weights` in turn gives it every parameter that
+has the same name and shape. So a long training at a coarse size, where an image costs a few
+milliseconds, serves the network of the full size, and a new decoder an old encoder. Averages of a
+batch normalization come along. The discriminator is that of the last weights with one of its
+config; else it is fresh.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+
+from face_destyle import HubModel
+from face_destyle.errors import UserError, WeightsError
+from train.console import one_line_errors
+from train.recipe import Recipe, dump_recipe, load_recipe, recipe_beside, trained_with
+from train.start import build
+
+
+def graft(recipe: Recipe, weights: list[str]) -> tuple[HubModel, HubModel, dict[str, int]]:
+    """The two networks of a recipe, and how many parameters each of the weights gave.
+
+    Args:
+        recipe: what the networks are, and the seed of what is fresh in them.
+        weights: names, folders or Hub ids; of two that fit, the later one is taken.
+
+    Raises:
+        UserError: no such weights, or some of which nothing fits.
+    """
+    set_seed(recipe.train.seed)
+    network, judge = build(recipe.model), build(recipe.discriminator)
+    given: dict[str, int] = {}
+    for one in weights:
+        source = HubModel.from_pretrained(one)
+        given[one] = take_over(network, source)
+        if not given[one]:
+            raise UserError(f"nothing of {one} fits the {recipe.model.type} of the recipe")
+        judge = _judge_of(one, judge)
+    return network, judge, given
+
+
+@torch.no_grad()
+def take_over(network: torch.nn.Module, source: torch.nn.Module) -> int:
+    """Copy what has the same name and shape; returns how many tensors."""
+    own, found = network.state_dict(), source.state_dict()
+    fitting = [name for name in own if name in found and found[name].shape == own[name].shape]
+    for name in fitting:
+        own[name].copy_(found[name])
+    return len(fitting)
+
+
+def _judge_of(weights: str, judge: HubModel) -> HubModel:
+    try:
+        found = HubModel.from_pretrained(weights, subfolder="discriminator")
+    except WeightsError:
+        return judge
+    same = (found.model_type, found.config) == (judge.model_type, judge.config)
+    return found if same else judge
+
+
+def pinned(recipe: Recipe, weights: list[str]) -> Recipe:
+    """The recipe with the hashes of what trained the weights: it never judges what they become."""
+    earlier = {*recipe.loss.earlier_sha256}
+    for one in weights:
+        earlier |= trained_with(recipe_beside(one))
+    return replace(recipe, loss=replace(recipe.loss, earlier_sha256=tuple(sorted(earlier))))
+
+
+def write(out: Path, network: HubModel, judge: HubModel, recipe: Recipe) -> None:
+    """Write what `train.fit --init` reads: the whole folder, or nothing.
+
+    Raises:
+        UserError: the folder is there already, or cannot be written.
+    """
+    if out.exists():
+        raise UserError(f"{out} is there already: choose another --out")
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        network.save_pretrained(partial)
+        judge.save_pretrained(partial / "discriminator")
+        (partial / "recipe.yaml").write_text(dump_recipe(recipe))
+        os.replace(partial, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}") from error
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; exit code 2 with one line where something must be put right first."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--recipe", required=True, help="of the network that is made")
+    parser.add_argument(
+        "--weights", required=True, action="append", help="name, folder or Hub id; several times"
+    )
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    given = parser.parse_args(argv)
+    recipe = load_recipe(given.recipe, given.set)
+    network, judge, counts = graft(recipe, given.weights)
+    write(given.out, network, judge, pinned(recipe, given.weights))
+    for name, count in counts.items():
+        print(f"{name} gave {count} of {len(network.state_dict())} tensors")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
