@@ -11,7 +11,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 def in_bf16(precision: Precision, device: str | None = None) -> bool:
     """Whether autocast to bfloat16 is on.
 
-    A CPU without instructions for it computes in bfloat16 all the same, tens of times slower than
+    A CPU without instructions for it computes in bfloat16 all the same, several times slower than
     in float32: `auto` looks first, `bf16` means it.
 
     Args:
