@@ -1,85 +1,29 @@
-"""From an artwork to a model that can be published, however often it is killed on the way."""
+"""From an artwork to a model that can be published."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from face_destyle import (
     FDNN,
     FaceModel,
-    FDNNConfig,
-    FDNNDiscriminator,
-    FDNNDiscriminatorConfig,
     HubModel,
     published,
 )
 from face_destyle.errors import UserError
-from tests import drawn
-from tests.train import made
-from tests.train.test_fit_killed import KILLED, lives
-from train import publish, sizing, your_artist
+from tests.train import artist, made
+from tests.train.artist import PLAN, SMALL, SPEEDS, is_ready, line
+from train import sizing, your_artist
 from train.holdout import hold_out
 from train.photos import Photo, open_photos, read_photos
-from train.sizing import Plan, Speeds, choose, told
-
-SMALL = FDNNConfig(encoder_widths=(8, 8, 8, 8), code_rank=4, decoder_widths=(8, 8, 8), tail_width=8)
-PLAN = Plan(style_steps=2, photos=6, held_out=2, images=16)
-SPEEDS = Speeds(style_step=1.0, portrait=0.01, image=0.02, figure=0.1)
-# The plan of a machine that takes seconds.
-QUICK = f"""
-from train import your_artist
-from train.sizing import Plan, Speeds
-your_artist.measure = lambda *parts: {SPEEDS!r}
-your_artist.choose = lambda *parts: {PLAN!r}
-"""
-# In every stage, as they follow each other; of the style network in a step, of the pairs with one
-# of two files there, of the fine-tuning in a step after its first checkpoint.
-DEATHS = [
-    ["before", "plan.json"],
-    ["before", "photos"],
-    ["step", 2],
-    ["before", "pairs/train-*.parquet"],
-    ["before", "before.json"],
-    ["step", 3],
-    ["before", "model"],
-]
+from train.sizing import Plan, choose, told
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the command is given, by the name of the argument."""
-    folder = tmp_path_factory.mktemp("parts")
-    torch.manual_seed(0)
-    drawn.quarters(90, 80).save(folder / "my quarters.png")
-    FDNN(SMALL).half().save_pretrained(folder / "first")
-    judge = FDNNDiscriminatorConfig(widths=(8, 8), full_width=8)
-    FDNNDiscriminator(judge).half().save_pretrained(folder / "first" / "discriminator")
-    (folder / "first" / "recipe.yaml").write_text(yaml.safe_dump({"data": {"styles": ["udnie"]}}))
-    recipe = {
-        "name": "tiny",
-        "model": {"type": "fdnn"},
-        "discriminator": {"type": "fdnn-discriminator"},
-        "augment": {"mirror": True, "blend": 0.5},
-        "train": {"batch_size": 4, "precision": "fp32"},
-    }
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe))
-    return {
-        "artwork": str(folder / "my quarters.png"),
-        "photos": str(made.photos(folder / "photos", count=12)),
-        "init": str(folder / "first"),
-        "perceptual": str(made.perceptual_network(folder / "vgg.safetensors")),
-        "embedding": str(made.face_embedding(folder / "face.safetensors")),
-        "recipe": str(folder / "tiny.yaml"),
-        "variants": "1",
-    }
-
-
-def line(parts: dict[str, str], out: Path, **changed: str) -> list[str]:
-    given = parts | changed | {"out": str(out)}
-    return [text for name, value in given.items() for text in (f"--{name}", value)]
+    return artist.parts(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture
@@ -89,55 +33,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_run_that_is_killed_in_every_stage_goes_on_to_the_same_model(
+def test_what_a_run_leaves_is_ready(
     parts: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    killed = tmp_path / "killed"
-    codes = lives(
-        tmp_path,
-        module="train.your_artist",
-        changes=QUICK,
-        arguments=line(parts, killed),
-        deaths=[*DEATHS, None],
-    )
-    assert codes == [*[KILLED] * len(DEATHS), 0]
-
     whole = tmp_path / "whole"
     assert your_artist.main(line(parts, whole)) == 0
     said = capsys.readouterr().out
     assert said.index("in all about 1 min") < said.index("is ready")
     assert "style network: 2 steps" in said and "in all about 1 min" in said
-    for name in ("model.safetensors", "discriminator/model.safetensors"):
-        assert (killed / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
-    _is_ready(whole, parts)
+    is_ready(whole, parts)
     # Once more: everything is there.
     before = (whole / "model" / "README.md").stat().st_mtime_ns
     assert your_artist.main(line(parts, whole)) == 0
     assert (whole / "model" / "README.md").stat().st_mtime_ns == before
-
-
-def _is_ready(out: Path, parts: dict[str, str]) -> None:
-    """The folder can be pushed as it is, and its card tells what was measured."""
-    model = out / "model"
-    assert set(publish.uploaded(model)) == set(publish.PUBLISHED) - {"obedience.json"}
-    assert not [path for path in model.rglob("*") if path.suffix in (".png", ".jpg", ".parquet")]
-    before, after = HubModel.from_pretrained(parts["init"]), HubModel.from_pretrained(model)
-    assert not torch.equal(before.state_dict()["head.weight"], after.state_dict()["head.weight"])
-    figures = json.loads((model / "metrics.json").read_text())
-    assert {name: row["seen"] for name, row in figures["styles"].items()} == {
-        "my_quarters": True,
-        "udnie": True,
-    }
-    as_it_was = json.loads((out / "before.json").read_text())
-    assert {name: row["seen"] for name, row in as_it_was["styles"].items()} == {
-        "my_quarters": False,
-        "udnie": True,
-    }
-    text = (model / "README.md").read_text()
-    old, new = (row["styles"]["udnie"]["recovered"]["psnr"] for row in (as_it_was, figures))
-    assert f"| udnie | {old:.2f} -> {new:.2f} |" in text
-    assert "base_model: first" in text and "after **my quarters** above all" in text
-    assert str(Path(parts["photos"]).parent) not in text
 
 
 def test_the_recipe_starts_from_the_given_networks(parts: dict[str, str]) -> None:
