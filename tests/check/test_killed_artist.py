@@ -6,7 +6,7 @@ import pytest
 
 from tests.train import artist
 from tests.train.artist import PLAN, SPEEDS, is_ready, line
-from tests.train.test_fit_killed import KILLED, lives
+from tests.train.runs import KILLED, lives
 from train import your_artist
 
 # The plan of a machine that takes seconds.

@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.train import made
-from tests.train.test_fit import assert_equal
-from tests.train.test_fit_processes import (
-    CALM,
-    curve,
-    torchrun,
-    world,
-)
+from tests.train.runs import CALM, assert_equal, curve, torchrun, world
 from train.checkpoints import checkpoints
 from train.fit import fit
 from train.recipe import load_recipe

@@ -16,6 +16,7 @@ from face_destyle import (
 from face_destyle.errors import UserError
 from face_destyle.models.base import Recovered
 from tests.train import made
+from tests.train.runs import assert_equal
 from train.checkpoints import checkpoints
 from train.data import ALIGNED, Batch
 from train.ema import EMA
@@ -30,18 +31,6 @@ from train.start import pin_networks
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.pairs(tmp_path_factory.mktemp("pairs"))
-
-
-def states(weights: Path) -> dict[str, torch.Tensor]:
-    generator = HubModel.from_pretrained(weights).state_dict()
-    discriminator = HubModel.from_pretrained(weights, subfolder="discriminator").state_dict()
-    return generator | {f"discriminator.{k}": v for k, v in discriminator.items()}
-
-
-def assert_equal(first: Path, second: Path) -> None:
-    one, two = states(first), states(second)
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])

@@ -22,7 +22,7 @@ from face_destyle import (
 from face_destyle.attributes import COUNT, NAMES, to_vector
 from face_destyle.errors import UserError
 from tests.train import made
-from tests.train.test_fit import assert_equal
+from tests.train.runs import assert_equal
 from train.data import ALIGNED, Batch, Pairs
 from train.editing import Edited, EditedLoss, ReadingLoss, changed_attribute
 from train.fit import Trainer, fit

@@ -1,37 +1,19 @@
 """kill -9 at random moments of a training: what comes out is what would have come out without."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from tests.train import made
-from tests.train.test_fit import assert_equal
+from tests.train.runs import KILLED, assert_equal, lives
 from train.checkpoints import checkpoints
 from train.fit import fit
 from train.recipe import load_recipe
 
-# Windows ends a process with the number itself as its exit code.
-KILLED = 9 if sys.platform == "win32" else -9
-ROOT = Path(__file__).parents[2]
 EVERY = 5  # batches from one checkpoint, and from one sample, to the next
 SAVED = 5  # files of a checkpoint that torch.save writes
-
-
-def lives(folder: Path, **given: Any) -> list[int]:
-    """The exit codes of the lives of `tests.train.killing`."""
-    path = folder / "lives.json"
-    path.write_text(json.dumps(given))
-    command = [sys.executable, "-m", "tests.train.killing", str(path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-    assert found.returncode == 0, found.stderr
-    return list(json.loads(found.stdout.splitlines()[-1]))
 
 
 def told(run: Path) -> list[dict[str, float]]:

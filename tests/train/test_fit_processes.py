@@ -1,10 +1,6 @@
 """A batch in parts, and shared by processes: the step is that of the whole batch."""
 
-import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,55 +9,10 @@ from accelerate import Accelerator
 
 from face_destyle.errors import UserError
 from tests.train import made
-from tests.train.test_fit import states
+from tests.train.runs import CALM, curve, states, torchrun, world
 from train.data import ALIGNED, Batch
 from train.fit import Trainer, TrainingError, fit, main
 from train.recipe import load_recipe
-
-ROOT = Path(__file__).parents[2]
-# Adam divides by the size of a gradient, that of rounding too, unless this is larger.
-CALM = {"eps": 1e-3}
-# train.fit, which tells how many processes there are, and its own number.
-TELLING = """
-import os, sys
-from pathlib import Path
-from train import fit
-folder, claim = Path(sys.argv[1]), fit.open_run
-def telling(run, recipe, accelerator):
-    index = accelerator.process_index
-    (folder / str(index)).write_text(f"{accelerator.num_processes} {os.getpid()}")
-    return claim(run, recipe, accelerator)
-fit.open_run = telling
-sys.exit(fit.main(sys.argv[2:]))
-"""
-
-
-def torchrun(folder: Path, recipe: Path, run: Path, *options: str) -> subprocess.Popen[str]:
-    """train.fit on two processes; in `folder`/world they tell of themselves."""
-    (folder / "world").mkdir(exist_ok=True)
-    script = folder / "telling.py"
-    script.write_text(TELLING)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, str(script), str(folder / "world"), "--recipe", str(recipe)]
-    return subprocess.Popen(
-        [*command, "--out", str(run), "--cpu", *options],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def world(folder: Path) -> list[tuple[int, int]]:
-    """How many processes each one counted, and its number in the system."""
-    files = sorted((folder / "world").iterdir())
-    assert [path.name for path in files] == [str(rank) for rank in range(len(files))]
-    found = [tuple(map(int, path.read_text().split())) for path in files]
-    return [(count, process) for count, process in found]
-
-
-def curve(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
 def assert_the_same_curve(one: Path, two: Path) -> None:
