@@ -21,10 +21,10 @@ import torch
 from accelerate.utils import set_seed
 
 from face_destyle import HubModel
-from face_destyle.errors import UserError, WeightsError
+from face_destyle.errors import UserError
 from train.console import one_line_errors
 from train.recipe import Recipe, dump_recipe, load_recipe, recipe_beside, trained_with
-from train.start import build
+from train.start import build, discriminator_beside
 
 
 def graft(recipe: Recipe, weights: list[str]) -> tuple[HubModel, HubModel, dict[str, int]]:
@@ -45,7 +45,9 @@ def graft(recipe: Recipe, weights: list[str]) -> tuple[HubModel, HubModel, dict[
         given[one] = take_over(network, source)
         if not given[one]:
             raise UserError(f"nothing of {one} fits the {recipe.model.type} of the recipe")
-        judge = _judge_of(one, judge)
+        found = discriminator_beside(one)
+        if found and (found.model_type, found.config) == (judge.model_type, judge.config):
+            judge = found
     return network, judge, given
 
 
@@ -57,15 +59,6 @@ def take_over(network: torch.nn.Module, source: torch.nn.Module) -> int:
     for name in fitting:
         own[name].copy_(found[name])
     return len(fitting)
-
-
-def _judge_of(weights: str, judge: HubModel) -> HubModel:
-    try:
-        found = HubModel.from_pretrained(weights, subfolder="discriminator")
-    except WeightsError:
-        return judge
-    same = (found.model_type, found.config) == (judge.model_type, judge.config)
-    return found if same else judge
 
 
 def pinned(recipe: Recipe, weights: list[str]) -> Recipe:

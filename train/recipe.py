@@ -182,25 +182,36 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     return recipe
 
 
-def recipe_beside(weights: str | Path) -> dict[str, Any]:
-    """The content of the recipe.yaml that lies beside weights; empty where none does.
+def file_beside(weights: str | Path, filename: str, subfolder: str | None = None) -> Path | None:
+    """A file that lies beside weights; None where there is none.
 
     Args:
         weights: name, folder or Hub id.
+        filename, subfolder: of the file.
 
     Raises:
-        UserError: no such weights, a Hub that was not reached, a recipe that cannot be read.
+        UserError: no such weights, or a Hub that was not reached.
     """
     weights_file(str(weights))  # it says what is wrong where there are none
+    download = {"revision": None, "force_download": False}
     try:
-        path = find_file(
-            str(weights), "recipe.yaml", None, {"revision": None, "force_download": False}
-        )
+        return find_file(str(weights), filename, subfolder, download)
     except WeightsError as error:
         why = error.__cause__  # None: a folder without the file
         unreached = isinstance(why, LocalEntryNotFoundError)  # which is an EntryNotFoundError too
         if unreached or not isinstance(why, EntryNotFoundError | None):
             raise
+        return None
+
+
+def recipe_beside(weights: str | Path) -> dict[str, Any]:
+    """The content of the recipe.yaml that lies beside weights; empty where none does.
+
+    Raises:
+        UserError: as `file_beside`; a recipe that cannot be read.
+    """
+    path = file_beside(weights, "recipe.yaml")
+    if path is None:
         return {}
     found = _parse(path.read_text(), str(path))
     if not isinstance(found or {}, dict):

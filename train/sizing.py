@@ -111,6 +111,8 @@ def minutes(seconds: float) -> str:
 def measure(style: StyleArguments, recipe: Recipe, init: str) -> Speeds:
     """Time a few steps of every stage, with the networks and the batches that will be used."""
     short = replace(style, pool=style.batch_size)
+    # The first step of a process takes many times as long as the others.
+    train_style(replace(short, steps=1))
     # What is loaded and prepared takes part in both, and not in the difference.
     once, thrice = (_timed(partial(train_style, replace(short, steps=n))) for n in (1, 3))
     faces = torch.rand(8, 3, images.FACE_SIDE, images.FACE_SIDE) * 2 - 1

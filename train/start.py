@@ -9,13 +9,20 @@ import torch
 from face_destyle.configs import config_from_dict
 from face_destyle.errors import UserError
 from face_destyle.models.afrp import AFRP, AFRPConfig
-from face_destyle.models.base import REGISTRY, HubModel, weights_file
+from face_destyle.models.base import CONFIG_FILE, REGISTRY, HubModel, weights_file
 from face_destyle.models.classifier import AttributeClassifier
 from face_destyle.models.ifrp import IFRP
 from train.editing import ObedienceLoss
 from train.frozen import FaceEmbedding, PerceptualNetwork, find_frozen, sha256
 from train.losses import IdentityLoss, PerceptualLoss
-from train.recipe import LossConfig, NetworkConfig, Recipe, recipe_beside, trained_with
+from train.recipe import (
+    LossConfig,
+    NetworkConfig,
+    Recipe,
+    file_beside,
+    recipe_beside,
+    trained_with,
+)
 
 
 def numbers(config: NetworkConfig) -> Any:
@@ -47,7 +54,8 @@ def build_networks(recipe: Recipe, init: str | None) -> tuple[HubModel, HubModel
         recipe: which of them; of weights to go on with it is the file that says so.
         init: weights to start from, or None for fresh ones. An AFRP also starts from an IFRP,
             with a fresh discriminator: that of the IFRP has not seen attributes. The
-            discriminator is fresh too where the recipe gives it another config.
+            discriminator is fresh too where the weights have none, or the recipe gives it another
+            config.
 
     Raises:
         UserError: no such weights or types, or a generator of another config.
@@ -66,11 +74,23 @@ def build_networks(recipe: Recipe, init: str | None) -> tuple[HubModel, HubModel
         raise UserError(
             f"{init} holds a {recipe.model.type} of another config: leave out model.config"
         )
-    judge = HubModel.from_pretrained(init, subfolder="discriminator").train()
-    wanted = recipe.discriminator
+    judge, wanted = discriminator_beside(init), recipe.discriminator
+    if judge is None:
+        return source, build(wanted)
     if wanted.config and (wanted.type, numbers(wanted)) != (judge.model_type, judge.config):
         judge = build(wanted)
-    return source, judge
+    return source, judge.train()
+
+
+def discriminator_beside(weights: str) -> HubModel | None:
+    """The discriminator that lies beside weights; None where there is none.
+
+    Raises:
+        UserError: one that cannot be read, no such weights, a Hub that was not reached.
+    """
+    if file_beside(weights, CONFIG_FILE, "discriminator") is None:
+        return None
+    return HubModel.from_pretrained(weights, subfolder="discriminator")
 
 
 def afrp_from(source: IFRP, config: NetworkConfig) -> AFRP:

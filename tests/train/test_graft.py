@@ -1,5 +1,6 @@
 """What fits of trained weights is taken over into a network that is another one."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ import yaml
 from safetensors.torch import load_file
 
 from face_destyle import HubModel
+from face_destyle.errors import UserError
 from tests.train import made
 from train.fit import main as fit
 from train.graft import graft, main
 from train.recipe import Recipe, load_recipe
-from train.start import build
+from train.start import build, build_networks, numbers
 
 DEEPER = {"decoder_blocks": [2]}
 
@@ -85,6 +87,23 @@ def test_a_discriminator_of_the_same_config_comes_along(tmp_path: Path) -> None:
     other = graft(large, [str(source)])[1]
     assert other.config.full_width == 4
     assert "features.1.conv.weight" not in same(other, judge)
+
+
+def test_weights_without_a_discriminator(tmp_path: Path) -> None:
+    recipe = coarse(tmp_path / "coarse")
+    source = trained(recipe, tmp_path / "weights", seed=5)
+    shutil.rmtree(source / "discriminator")
+    judge = graft(recipe, [str(source)])[1]
+    assert judge.config == numbers(recipe.discriminator)
+    network, judge = build_networks(recipe, str(source))
+    assert same(network, HubModel.from_pretrained(source)) == set(network.state_dict())
+    assert judge.config == numbers(recipe.discriminator) and judge.training
+    # One that is there and broken is no missing one.
+    build(recipe.discriminator).save_pretrained(source / "discriminator")
+    (source / "discriminator" / "model.safetensors").write_bytes(b"nothing")
+    for start in (graft, build_networks):
+        with pytest.raises(UserError, match="discriminator"):
+            start(recipe, [str(source)] if start is graft else str(source))
 
 
 def test_a_training_starts_from_it(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """From an artwork to a model that can be published."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from tests.train.artist import PLAN, SMALL, SPEEDS, is_ready, line
 from train import sizing, your_artist
 from train.holdout import hold_out
 from train.photos import Photo, open_photos, read_photos
+from train.recipe import Recipe
 from train.sizing import Plan, choose, told
+from train.style import StyleArguments
 
 
 @pytest.fixture(scope="module")
@@ -139,16 +142,37 @@ def test_a_plan_is_never_less_than_makes_sense() -> None:
     assert choose(SPEEDS, 1e6, 10**6, 4, 2, 2) == Plan(600, 4000, 4, 160_000)
 
 
-def test_a_machine_is_timed(parts: dict[str, str]) -> None:
+@pytest.fixture
+def timing(parts: dict[str, str]) -> tuple[StyleArguments, Recipe, str]:
+    """What a machine is timed with."""
     arguments = your_artist.ArtistArguments(
         parts["artwork"], parts["photos"], parts["init"], "", "", {}, parts["recipe"]
     )
     recipe = your_artist.make_recipe(arguments, Path("pairs"), 0)
-    style = sizing.StyleArguments(
+    style = StyleArguments(
         parts["artwork"], parts["photos"], parts["perceptual"], batch_size=1, artwork_side=64
     )
-    speeds = sizing.measure(style, recipe, parts["init"])
+    return style, recipe, parts["init"]
+
+
+def test_a_machine_is_timed(timing: tuple[StyleArguments, Recipe, str]) -> None:
+    speeds = sizing.measure(*timing)
     assert all(value > 0 for value in vars(speeds).values())
+
+
+def test_the_first_step_of_a_process_is_not_timed(
+    timing: tuple[StyleArguments, Recipe, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def train_style(arguments: StyleArguments) -> None:
+        # A second before the first step of all, a twentieth before each.
+        time.sleep((0 if calls else 1) + 0.05 * arguments.steps)
+        calls.append(arguments.steps)
+
+    monkeypatch.setattr(sizing, "train_style", train_style)
+    assert 0.03 < sizing.measure(*timing).style_step < 0.5
+    assert calls == [1, 1, 3]
 
 
 def test_nobody_is_on_both_sides(tmp_path: Path) -> None:
