@@ -2,7 +2,8 @@
 # make test    run the tests
 # make lint    style and types
 # make format  put the code into the style
-# make check   the slow checks: the wheel in a clean environment, exports, a lost process, load
+# make check   the slow checks: the wheel in a clean environment, exports, launchers, lost and
+#              killed processes, load
 # make clean   remove everything that make made
 #
 # PYTHON=python3.12                                       another Python, 3.11 or newer
