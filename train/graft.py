@@ -1,7 +1,7 @@
 """Start a network with what fits of others: the same layers, though the whole is another.
 
-    python -m train.graft --recipe train/recipes/tann-coarse.yaml --weights fdnn-tann --out START
-    python -m train.fit --recipe train/recipes/tann-coarse.yaml --init START --data VIEWS --out RUN
+    python -m train.graft --recipe train/recipes/fdnn-tann.yaml --weights COARSE/weights --out START
+    python -m train.fit --recipe train/recipes/fdnn-tann.yaml --init START --data VIEWS --out RUN
 
 The network of the recipe is made fresh; then each `--weights` in turn gives it every parameter that
 has the same name and shape. So a long training at a coarse size, where an image costs a few

@@ -20,9 +20,17 @@ def in_bf16(precision: Precision, device: str | None = None) -> bool:
     """
     if precision != "auto":
         return precision == "bf16"
-    if device is None:
-        found = torch.accelerator.current_accelerator()
-        device = found.type if found else "cpu"
+    device = device or _device()
     if device == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        # Where torch was built without oneDNN, it has no such operation.
+        built = torch.backends.mkldnn.is_available()
+        return built and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return is_bf16_available()
+
+
+def _device() -> str:
+    # Unasked, torch names the accelerator that it was built for, be it there or not.
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found.type if found else "cpu"

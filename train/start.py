@@ -9,7 +9,13 @@ import torch
 from face_destyle.configs import config_from_dict
 from face_destyle.errors import UserError
 from face_destyle.models.afrp import AFRP, AFRPConfig
-from face_destyle.models.base import CONFIG_FILE, REGISTRY, HubModel, weights_file
+from face_destyle.models.base import (
+    CONFIG_FILE,
+    REGISTRY,
+    WEIGHTS_FILE,
+    HubModel,
+    weights_file,
+)
 from face_destyle.models.classifier import AttributeClassifier
 from face_destyle.models.ifrp import IFRP
 from train.editing import ObedienceLoss
@@ -88,7 +94,8 @@ def discriminator_beside(weights: str) -> HubModel | None:
     Raises:
         UserError: one that cannot be read, no such weights, a Hub that was not reached.
     """
-    if file_beside(weights, CONFIG_FILE, "discriminator") is None:
+    parts = (CONFIG_FILE, WEIGHTS_FILE)
+    if all(file_beside(weights, part, "discriminator") is None for part in parts):
         return None
     return HubModel.from_pretrained(weights, subfolder="discriminator")
 

@@ -23,11 +23,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from face_destyle import FaceModel, HubModel
-from face_destyle.errors import UserError, WeightsError
-from face_destyle.models.base import find_file
+from face_destyle.errors import UserError
 from face_destyle.published import WEIGHTS, Published
 from train.card import write_finetuned_card
 from train.chunks import claim
@@ -40,8 +37,9 @@ from train.frozen import PerceptualNetwork, sha256
 from train.holdout import count_photos, hold_out
 from train.memory import keep_freed_memory
 from train.publish import pack
-from train.recipe import NetworkConfig, Recipe, load_recipe
+from train.recipe import NetworkConfig, Recipe, load_recipe, recipe_beside
 from train.sizing import Plan, choose, measure, told
+from train.start import discriminator_beside
 from train.style import StyleArguments, load_artwork, train_style
 from train.stylize import StylizeArguments, stylize
 
@@ -75,11 +73,7 @@ class ArtistArguments:
 
 def known_styles(init: str) -> list[str]:
     """The styles that weights were trained on, as the recipe beside them says; else none."""
-    try:
-        path = find_file(init, "recipe.yaml", None, {"revision": None, "force_download": False})
-    except WeightsError:
-        return []
-    return list(yaml.safe_load(path.read_text()).get("data", {}).get("styles", []))
+    return list((recipe_beside(init).get("data") or {}).get("styles") or [])
 
 
 def old_styles(init: str) -> dict[str, str]:
@@ -106,7 +100,8 @@ def make_recipe(arguments: ArtistArguments, pairs: Path, images: int) -> Recipe:
             f"{arguments.init} holds a {model.model_type} network: "
             f"your_artist fine-tunes {' and '.join(NETWORKS)}"
         )
-    judge = HubModel.from_pretrained(arguments.init, subfolder="discriminator")
+    judge = discriminator_beside(arguments.init)
+    fresh = NetworkConfig(f"{model.model_type}-discriminator")
     batch = recipe.train.batch_size
     images = max(1, images // batch) * batch
     interval = max(1, images // 10 // batch) * batch
@@ -114,7 +109,7 @@ def make_recipe(arguments: ArtistArguments, pairs: Path, images: int) -> Recipe:
         recipe,
         name=arguments.style,
         model=_network(model),
-        discriminator=_network(judge),
+        discriminator=_network(judge) if judge else fresh,
         data=replace(
             recipe.data, pairs=str(pairs), styles=(arguments.style, *sorted(arguments.old))
         ),

@@ -29,14 +29,10 @@ DEATHS = [
 ]
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(your_artist, "measure", lambda *parts: SPEEDS)
-    monkeypatch.setattr(your_artist, "choose", lambda *parts: PLAN)
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_run_that_is_killed_in_every_stage_goes_on_to_the_same_model(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_in_every_stage_goes_on_to_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artist.quick(monkeypatch)
     (tmp_path / "parts").mkdir()
     parts = artist.parts(tmp_path / "parts")
     killed = tmp_path / "killed"

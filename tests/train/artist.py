@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
 from face_destyle import FDNN, FDNNConfig, FDNNDiscriminator, FDNNDiscriminatorConfig, HubModel
 from tests import drawn
 from tests.train import made
-from train import publish
+from train import publish, your_artist
 from train.sizing import Plan, Speeds
 
 SMALL = FDNNConfig(encoder_widths=(8, 8, 8, 8), code_rank=4, decoder_widths=(8, 8, 8), tail_width=8)
@@ -42,6 +43,12 @@ def parts(folder: Path) -> dict[str, str]:
         "recipe": str(folder / "tiny.yaml"),
         "variants": "1",
     }
+
+
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command take the machine for one that needs seconds."""
+    monkeypatch.setattr(your_artist, "measure", lambda *parts: SPEEDS)
+    monkeypatch.setattr(your_artist, "choose", lambda *parts: PLAN)
 
 
 def line(parts: dict[str, str], out: Path, **changed: str) -> list[str]:

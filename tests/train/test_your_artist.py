@@ -1,5 +1,6 @@
 """From an artwork to a model that can be published."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from face_destyle import (
 )
 from face_destyle.errors import UserError
 from tests.train import artist, made
-from tests.train.artist import PLAN, SMALL, SPEEDS, is_ready, line
+from tests.train.artist import SMALL, SPEEDS, is_ready, line
 from train import sizing, your_artist
 from train.holdout import hold_out
 from train.photos import Photo, open_photos, read_photos
-from train.recipe import Recipe
+from train.recipe import NetworkConfig, Recipe
 from train.sizing import Plan, choose, told
 from train.style import StyleArguments
 
@@ -29,16 +30,13 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return artist.parts(tmp_path_factory.mktemp("parts"))
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(your_artist, "measure", lambda *parts: SPEEDS)
-    monkeypatch.setattr(your_artist, "choose", lambda *parts: PLAN)
-
-
-@pytest.mark.usefixtures("quick")
 def test_what_a_run_leaves_is_ready(
-    parts: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    parts: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    artist.quick(monkeypatch)
     whole = tmp_path / "whole"
     assert your_artist.main(line(parts, whole)) == 0
     said = capsys.readouterr().out
@@ -69,6 +67,16 @@ def test_the_published_weights_can_be_fine_tuned(parts: dict[str, str]) -> None:
     assert your_artist.old_styles("fdnn") == {"the_scream": "style-the-scream"}
     judge = HubModel.from_pretrained("fdnn", subfolder="discriminator")
     assert {parameter.dtype for parameter in judge.parameters()} == {torch.float32}
+
+
+def test_weights_without_a_discriminator_get_a_fresh_one(
+    parts: dict[str, str], tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(parts["init"], alone, ignore=shutil.ignore_patterns("discriminator"))
+    arguments = your_artist.ArtistArguments("my.png", "", str(alone), "", "", {}, parts["recipe"])
+    recipe = your_artist.make_recipe(arguments, Path("pairs"), 16)
+    assert recipe.discriminator == NetworkConfig("fdnn-discriminator")
 
 
 def test_without_a_recipe_every_published_style_is_kept(parts: dict[str, str]) -> None:
