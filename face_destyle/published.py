@@ -84,7 +84,7 @@ _ROWS = (
     ),
     _row(
         name="fdnn-tann",
-        sha256="507e8fc051970093ec2872432aab18bebb89bdef2f48d23c17d022849d60770d",
+        sha256="85445a5102284a23a37f321569a9db29e7719044f1853758ebea70e6d0380e25",
         paper="Yu, Shiri et al.: Can We See More?, TPAMI 2020",
         data=f"{PHOTOS}; 14,054 near-frontal photos seen from five angles each",
     ),
