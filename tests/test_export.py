@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from benchmarks.pix2pix import UNet128, UNet128Config
-from face_destyle import AFRP, FDNN, FaceModel, FDNNConfig, UserError
+from face_destyle import FDNN, FaceModel, FDNNConfig, UserError
 from face_destyle.attributes import UNKNOWN, to_vector
 from face_destyle.export import to_onnx
-from face_destyle.models.similarity import parameters_of
 from tests import drawn
-from tests.models import test_afrp, test_ifrp
+from tests.models import test_afrp
 
 SMALL = FDNNConfig(encoder_widths=(8, 8, 8, 8), code_rank=4, decoder_widths=(8, 8, 8), tail_width=8)
 
@@ -58,17 +57,6 @@ def assert_the_same(found: dict[str, np.ndarray], model: FaceModel, *inputs: tor
     assert np.abs(found["alignment"] - expected.alignment.numpy()).max() < 1e-5
 
 
-def test_what_a_network_has_aligned(tmp_path: Path) -> None:
-    model = test_ifrp.awake(test_ifrp.SMALL)
-    path = to_onnx(model, tmp_path / "model.onnx")
-    for count in (1, 3):
-        portraits = drawn.faces(count)
-        found = run(path, portraits=portraits)
-        assert_the_same(found, model, portraits)
-        angle, scale, *_ = parameters_of(torch.from_numpy(found["alignment"]))[0]
-        assert angle > 10 and abs(scale - 1) > 0.005
-
-
 def test_attributes_are_a_second_input(tmp_path: Path) -> None:
     model = test_afrp.awake(test_afrp.SMALL)
     path = to_onnx(model, tmp_path / "model.onnx")
@@ -82,14 +70,6 @@ def test_attributes_are_a_second_input(tmp_path: Path) -> None:
         assert np.abs(found["photo"][0] - photos[0]).max() > 0.01
         unknown = torch.tensor([UNKNOWN] * len(texts))
         assert_the_same(run(path, portraits=portraits, attributes=unknown), model, portraits)
-
-
-def test_attributes_that_are_set_are_no_input(tmp_path: Path) -> None:
-    model: AFRP = test_afrp.awake(test_afrp.SMALL)
-    path = to_onnx(model.with_attributes("Bald,-Young"), tmp_path / "model.onnx")
-    portraits = drawn.faces(1)
-    attributes = torch.tensor([to_vector("Bald,-Young")])
-    assert_the_same(run(path, portraits=portraits), model, portraits, attributes)
 
 
 def test_a_normalization_is_one_operation_and_the_network_stays_as_it_is(tmp_path: Path) -> None:
