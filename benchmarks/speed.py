@@ -32,7 +32,7 @@ from train.console import one_line_errors
 from train.data import ALIGNED, Batch
 from train.figures import write_figures
 from train.fit import Trainer
-from train.precision import in_bf16
+from train.precision import mixed
 from train.recipe import Recipe, load_recipe
 from train.stylize import StylizeArguments, stylize
 
@@ -200,7 +200,7 @@ def transformers_step(
 
 
 def _step_task(recipe: Recipe, batch_size: int) -> Callable[[], object]:
-    precision = "bf16" if in_bf16(recipe.train.precision, "cpu") else "no"
+    precision = mixed(recipe.train.precision, "cpu")
     recipe = replace(recipe, train=replace(recipe.train, batch_size=batch_size))
     trainer = Trainer(recipe, Accelerator(mixed_precision=precision, cpu=True))
     trainer.counter.images = recipe.loss.adversarial_after  # where the discriminator takes part

@@ -3,6 +3,8 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -11,13 +13,17 @@ import pytest
 import torch
 
 from benchmarks.pix2pix import UNet128, UNet128Config
-from face_destyle import FDNN, FaceModel, FDNNConfig, UserError
+from face_destyle import AFRP, FDNN, FaceModel, FDNNConfig, UserError
 from face_destyle.attributes import UNKNOWN, to_vector
 from face_destyle.export import to_onnx
+from face_destyle.models.ifrp import IFRPConfig
+from face_destyle.models.similarity import parameters_of
 from tests import drawn
-from tests.models import test_afrp
+from tests.models import test_afrp, test_ifrp, test_tann
 
 SMALL = FDNNConfig(encoder_widths=(8, 8, 8, 8), code_rank=4, decoder_widths=(8, 8, 8), tail_width=8)
+BLOCKS = ("encoder_blocks", "decoder_blocks")
+Config = TypeVar("Config", bound=IFRPConfig)
 
 
 @pytest.mark.parametrize("kind", ["other normalizations", "rival"])
@@ -57,19 +63,49 @@ def assert_the_same(found: dict[str, np.ndarray], model: FaceModel, *inputs: tor
     assert np.abs(found["alignment"] - expected.alignment.numpy()).max() < 1e-5
 
 
-def test_attributes_are_a_second_input(tmp_path: Path) -> None:
-    model = test_afrp.awake(test_afrp.SMALL)
+def shallow(config: Config) -> Config:
+    """One layer a level: the exporter traces every operation, and a residual block has seven."""
+    blocks = {name: (0,) * len(getattr(config, name)) for name in BLOCKS}
+    return replace(config, **blocks)
+
+
+@pytest.mark.parametrize("kind", [test_ifrp, test_tann])
+def test_what_a_network_has_aligned(tmp_path: Path, kind: ModuleType) -> None:
+    model = kind.awake(shallow(kind.SMALL))
     path = to_onnx(model, tmp_path / "model.onnx")
-    asked = ["Blond_Hair,Smiling,-Young", "", "Male"]
-    for texts in (asked, asked[:1]):
+    for count in (1, 3):
+        portraits = drawn.faces(count, model.input_size)
+        found = run(path, portraits=portraits)
+        assert_the_same(found, model, portraits)
+        angle, scale, *_ = parameters_of(torch.from_numpy(found["alignment"]))[0]
+        assert angle > 10 and abs(scale - 1) > 0.001
+
+
+@pytest.fixture
+def asked() -> AFRP:
+    """A network whose attributes change its photos."""
+    return test_afrp.awake(shallow(test_afrp.SMALL))
+
+
+def test_attributes_are_a_second_input(asked: AFRP, tmp_path: Path) -> None:
+    path = to_onnx(asked, tmp_path / "model.onnx")
+    wishes = ["Blond_Hair,Smiling,-Young", "", "Male"]
+    for texts in (wishes, wishes[:1]):
         portraits = drawn.faces(len(texts))
         attributes = torch.tensor([to_vector(text) for text in texts])
         found = run(path, portraits=portraits, attributes=attributes)
-        assert_the_same(found, model, portraits, attributes)
-        photos = model(portraits).photo.detach().numpy()
+        assert_the_same(found, asked, portraits, attributes)
+        photos = asked(portraits).photo.detach().numpy()
         assert np.abs(found["photo"][0] - photos[0]).max() > 0.01
         unknown = torch.tensor([UNKNOWN] * len(texts))
-        assert_the_same(run(path, portraits=portraits, attributes=unknown), model, portraits)
+        assert_the_same(run(path, portraits=portraits, attributes=unknown), asked, portraits)
+
+
+def test_attributes_that_are_set_are_no_input(asked: AFRP, tmp_path: Path) -> None:
+    path = to_onnx(asked.with_attributes("Bald,-Young"), tmp_path / "model.onnx")
+    portraits = drawn.faces(1)
+    attributes = torch.tensor([to_vector("Bald,-Young")])
+    assert_the_same(run(path, portraits=portraits), asked, portraits, attributes)
 
 
 def test_a_normalization_is_one_operation_and_the_network_stays_as_it_is(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from train.losses import (
 )
 from train.memory import keep_freed_memory
 from train.optimizers import build_optimizer, learning_rate_factor, set_rate
-from train.precision import in_bf16
+from train.precision import mixed
 from train.recipe import Recipe, dump_recipe, load_recipe
 from train.start import build_networks, build_obedience, build_photo_losses, pin_networks
 from train.triplet import TripletLoss, to_triplets
@@ -325,7 +325,7 @@ def fit(
     """
     config = recipe.train
     accelerator = Accelerator(
-        mixed_precision="bf16" if in_bf16(config.precision, "cpu" if cpu else None) else "no",
+        mixed_precision=mixed(config.precision, "cpu" if cpu else None),
         log_with="tensorboard",
         project_dir=str(run),
         # Without an accelerator accelerate joins the processes only where it is told of the CPU.
@@ -333,7 +333,7 @@ def fit(
         # A batch of the loader is the batch of all processes together.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
-    recipe = pin_networks(recipe, init)
+    recipe = pin_networks(recipe, *([init] if init else []))
     open_run(run, recipe, accelerator)
     trainer = Trainer(recipe, accelerator, init)
     saved = checkpoints(run)

@@ -14,7 +14,6 @@ import argparse
 import os
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,8 +22,8 @@ from accelerate.utils import set_seed
 from face_destyle import HubModel
 from face_destyle.errors import UserError
 from train.console import one_line_errors
-from train.recipe import Recipe, dump_recipe, load_recipe, recipe_beside, trained_with
-from train.start import build, discriminator_beside
+from train.recipe import Recipe, dump_recipe, load_recipe
+from train.start import build, discriminator_beside, pin_networks
 
 
 def graft(recipe: Recipe, weights: list[str]) -> tuple[HubModel, HubModel, dict[str, int]]:
@@ -59,14 +58,6 @@ def take_over(network: torch.nn.Module, source: torch.nn.Module) -> int:
     for name in fitting:
         own[name].copy_(found[name])
     return len(fitting)
-
-
-def pinned(recipe: Recipe, weights: list[str]) -> Recipe:
-    """The recipe with the hashes of what trained the weights: it never judges what they become."""
-    earlier = {*recipe.loss.earlier_sha256}
-    for one in weights:
-        earlier |= trained_with(recipe_beside(one))
-    return replace(recipe, loss=replace(recipe.loss, earlier_sha256=tuple(sorted(earlier))))
 
 
 def write(out: Path, network: HubModel, judge: HubModel, recipe: Recipe) -> None:
@@ -104,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     recipe = load_recipe(given.recipe, given.set)
     network, judge, counts = graft(recipe, given.weights)
-    write(given.out, network, judge, pinned(recipe, given.weights))
+    write(given.out, network, judge, pin_networks(recipe, *given.weights))
     for name, count in counts.items():
         print(f"{name} gave {count} of {len(network.state_dict())} tensors")  # noqa: T201
     return 0

@@ -30,6 +30,11 @@ def in_bf16(precision: Precision, device: str | None = None) -> bool:
     return is_bf16_available()
 
 
+def mixed(precision: Precision, device: str | None = None) -> Literal["bf16", "no"]:
+    """What accelerate calls it; arguments as of `in_bf16`."""
+    return "bf16" if in_bf16(precision, device) else "no"
+
+
 def _device() -> str:
     # Unasked, torch names the accelerator that it was built for, be it there or not.
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

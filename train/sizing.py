@@ -13,7 +13,7 @@ from face_destyle import FaceModel, Stylizer, images
 from train.data import ALIGNED, Batch
 from train.evaluate import feature_similarity
 from train.fit import Trainer
-from train.precision import in_bf16
+from train.precision import mixed
 from train.recipe import Recipe
 from train.style import StyleArguments, train_style
 from train.stylize import Stroke, stylize_batch
@@ -133,7 +133,7 @@ def measure(style: StyleArguments, recipe: Recipe, init: str) -> Speeds:
 
 def _training(recipe: Recipe, init: str) -> float:
     cpu = not torch.accelerator.is_available()
-    precision = "bf16" if in_bf16(recipe.train.precision) else "no"
+    precision = mixed(recipe.train.precision)
     trainer = Trainer(recipe, Accelerator(mixed_precision=precision, cpu=cpu), init)
     trainer.counter.images = recipe.loss.adversarial_after  # with the discriminator
     shape = (recipe.train.batch_size, 3, trainer.input_size, trainer.input_size)

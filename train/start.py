@@ -167,7 +167,7 @@ def _require_network(config: LossConfig, name: str, what: str) -> None:
         raise UserError(f"loss.{name} needs a network: --set loss.{name}_network={what}")
 
 
-def pin_networks(recipe: Recipe, init: str | None = None) -> Recipe:
+def pin_networks(recipe: Recipe, *inits: str) -> Recipe:
     """The recipe with the hashes of face embedding and attribute classifier.
 
     By these they are known again where they would judge what was trained to please them. Those
@@ -175,7 +175,7 @@ def pin_networks(recipe: Recipe, init: str | None = None) -> Recipe:
 
     Args:
         recipe: what is trained.
-        init: weights to start from, or None for fresh ones.
+        inits: weights to start from; none for fresh ones.
 
     Raises:
         UserError: the recipe was written for another file.
@@ -187,8 +187,9 @@ def pin_networks(recipe: Recipe, init: str | None = None) -> Recipe:
     if loss.obedience and loss.obedience_network:
         path = weights_file(loss.obedience_network)
         loss = _pinned(loss, "obedience", path, "the attribute classifier")
-    if init:
-        earlier = {*loss.earlier_sha256, *trained_with(recipe_beside(init))}
+    if inits:
+        judges = (trained_with(recipe_beside(init)) for init in inits)
+        earlier = {*loss.earlier_sha256}.union(*judges)
         own = {loss.identity_sha256, loss.obedience_sha256}
         loss = replace(loss, earlier_sha256=tuple(sorted(earlier - own)))
     return replace(recipe, loss=loss)

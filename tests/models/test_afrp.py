@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -25,7 +24,6 @@ from face_destyle import (
 )
 from face_destyle.attributes import COUNT, NAMES, UNKNOWN, to_vector
 from face_destyle.configs import config_from_dict
-from face_destyle.export import to_onnx
 from face_destyle.models.afrp import encode_attributes, modulated
 from face_destyle.models.layers import decoder_levels
 from tests import drawn
@@ -317,15 +315,6 @@ class TestRecover:
         with pytest.raises(UserError, match="save the AFRP itself"):
             bald.save_pretrained(tmp_path)
         assert not list(tmp_path.iterdir())
-
-    def test_the_same_photo_in_onnx(self, model: AFRP, tmp_path: Path) -> None:
-        bald = model.with_attributes("Bald,-Young")
-        path = to_onnx(bald, tmp_path / "model.onnx")
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        for count in (1, 3):
-            pictures = drawn.faces(count)
-            (found,) = session.run(["photo"], {"portraits": pictures.numpy()})
-            assert np.abs(found - photos(bald, pictures).numpy()).max() < 1e-4
 
 
 def same(first: Image.Image, second: Image.Image, levels: int = 0) -> bool:

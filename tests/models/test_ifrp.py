@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -23,7 +21,6 @@ from face_destyle import (
     WeightsError,
 )
 from face_destyle.configs import config_from_dict
-from face_destyle.export import to_onnx
 from face_destyle.models.similarity import compose, identity, parameters_of, similarity, warp
 from tests import drawn
 from tests.models.test_fdnn import (
@@ -139,14 +136,6 @@ class TestIFRP(ModelTester):
         (close.photo.float().square().mean() + close.alignment.square().mean()).backward()
         gradients = [weight.grad for weight in model.parameters()]
         assert all(part is not None and torch.isfinite(part).all() for part in gradients)
-
-    def test_the_same_photo_in_onnx(self, model: IFRP, tmp_path: Path) -> None:
-        path = to_onnx(model, tmp_path / "model.onnx")
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        for count in (1, 3):
-            pictures = self.pictures(count)
-            (photos,) = session.run(["photo"], {"portraits": pictures.numpy()})
-            assert np.abs(photos - self.result(model, pictures).numpy()).max() < 1e-4
 
 
 class TestAlignment:

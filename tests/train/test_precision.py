@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.precision import in_bf16
+from train.precision import in_bf16, mixed
 
 
 @pytest.fixture(params=[False, True])
@@ -19,6 +19,11 @@ def has(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool
 def test_what_is_asked_for_is_done(device: str | None) -> None:
     assert in_bf16("bf16", device)
     assert not in_bf16("fp32", device)
+
+
+def test_accelerate_is_told_by_its_own_word() -> None:
+    assert mixed("bf16") == "bf16"
+    assert mixed("fp32") == "no"
 
 
 def test_a_cpu_is_asked_for_its_instructions(has: bool) -> None:
