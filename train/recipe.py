@@ -44,6 +44,8 @@ class ViewsConfig:
     use: bool = False  # data.pairs names views
     widest: float = 90.0  # no head is turned further, in degrees; 0: frontal ones alone
     target: Literal["photo", "view"] = "photo"  # the frontal photo, or the view, upright
+    # The other person's head: as in the study, or turned, so that two thirds of a batch are.
+    negative: Literal["frontal", "turned"] = "frontal"
     tiny: TinyConfig = TinyConfig()  # how a view is made tiny
 
 

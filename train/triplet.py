@@ -3,6 +3,8 @@
 A triplet (papers 4.4, 4.5) is a turned head (anchor), the same person's own frontal face
 (positive) and another person's frontal face (negative). All three are made tiny, each by its own
 draw, and all three are to become their own frontal photo. It is made of the views of `train.views`.
+With `data.views.negative: turned` the other person's head is turned too: most of what is to be
+learnt is in turned heads, which are a third of a batch otherwise.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -122,8 +124,7 @@ class Triplets(TorchDataset[dict[str, Any]]):
         rng = np.random.default_rng((self.seed, epoch, index))
         row = self.rows[index]
         key = self.keys[row]
-        other = self._another_person(self.people[key], rng)
-        shown = (row, self.frontal[key], self.frontal[other])
+        shown = (row, self.frontal[key], self._another_person(self.people[key], rng))
         draws = [draw_tiny(self.config.tiny, rng) for _ in shown]
         return {
             "views": torch.stack([self._picture("view", self.view_side, one) for one in shown]),
@@ -138,12 +139,15 @@ class Triplets(TorchDataset[dict[str, Any]]):
             return "view", self.photo_side, row
         return "photo", self.photo_side, self.frontal[self.keys[row]]
 
-    def _another_person(self, person: str, rng: np.random.Generator) -> str:
-        """The key of a photo of somebody else."""
+    def _another_person(self, person: str, rng: np.random.Generator) -> int:
+        """The row of a view of somebody else, frontal or turned."""
         while True:
-            key: str = self.faces[rng.integers(len(self.faces))]
-            if self.people[key] != person:
-                return key
+            if self.config.negative == "turned":
+                row = self.rows[rng.integers(len(self.rows))]
+            else:
+                row = self.frontal[self.faces[rng.integers(len(self.faces))]]
+            if self.people[self.keys[row]] != person:
+                return row
 
     def _fill_cache(self) -> None:
         """Decode everything once, in the order of the file: random reads are far slower."""

@@ -130,6 +130,18 @@ class TestTriplets:
             assert away[ANCHORS].min() > 0.05
             assert max(away[POSITIVES].max(), away[NEGATIVES].max()) < 0.02
 
+    def test_the_other_person_may_be_turned(self, views: Path) -> None:
+        tiny = TinyConfig(**{**CLEAN, "turns": replace(TinyConfig().turns, **_fields(STILL))})
+        for batch in batches(open_triplets(views, tiny=tiny, negative="turned")):
+            small = torch.nn.functional.interpolate(
+                batch.photos, size=(16, 16), mode="bicubic", antialias=True
+            )
+            away = (batch.portraits - small).abs().flatten(1).mean(1)
+            assert min(away[ANCHORS].min(), away[NEGATIVES].min()) > 0.05
+            assert away[POSITIVES].max() < 0.02
+            for own, other in zip(batch.photos[ANCHORS], batch.photos[NEGATIVES], strict=True):
+                assert person(own) != person(other)
+
     def test_each_is_made_tiny_by_its_own_draw(self, views: Path) -> None:
         (batch, *_) = batches(open_triplets(views))
         angles = parameters_of(batch.alignment)[:, 0]
