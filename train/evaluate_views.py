@@ -52,17 +52,16 @@ class Pipeline:
 
     def __call__(self, tiny: torch.Tensor) -> torch.Tensor:
         """`(N, 3, 16, 16)` -> `(N, 3, 128, 128)`, both in [-1, 1]."""
-        pictures = tiny
-        for stage in self.stages:
-            photos = stage(resized(pictures, stage.input_size)).photo
-            pictures = images.from_uint8(images.to_uint8(photos))
-        return resized(pictures, images.FACE_SIDE)
+        return self.with_codes(tiny)[0]
 
-    def codes(self, tiny: torch.Tensor) -> torch.Tensor | None:
-        """The latent codes `(N, D)` of the first network; None where it has none."""
-        if not self.stages:
-            return None
-        return getattr(self.stages[0](resized(tiny, self.stages[0].input_size)), "code", None)
+    def with_codes(self, tiny: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The same, and the latent codes `(N, D)` of the first network; None where it has none."""
+        pictures, codes = tiny, None
+        for number, stage in enumerate(self.stages):
+            out = stage(resized(pictures, stage.input_size))
+            codes = codes if number else getattr(out, "code", None)
+            pictures = images.from_uint8(images.to_uint8(out.photo))
+        return resized(pictures, images.FACE_SIDE), codes
 
 
 @dataclass(frozen=True)
@@ -180,13 +179,14 @@ def score(
         rows, photos = test.rows[part], test.photos[part]
         true, tiny = test.true(rows), test.tiny(rows, config, seed)
         for one in pipelines:
-            fake, scores = images.from_uint8(images.to_uint8(one(tiny))), found[one.name]
+            made, codes = one.with_codes(tiny)
+            fake, scores = images.from_uint8(images.to_uint8(made)), found[one.name]
             scores["psnr"].append(metrics.psnr(fake, true))
             scores["ssim"].append(metrics.ssim(fake, true))
             if judge:
                 scores["vectors"].append(judge(fake))
             if strangers and one.name in frontal:
-                codes, reference = one.codes(tiny), frontal[one.name]
+                reference = frontal[one.name]
                 assert codes is not None  # its frontal views had some
                 others = [strangers[photo] for photo in photos]
                 scores["own"].append(distances(codes, reference[photos]))
@@ -220,7 +220,7 @@ def frontal_codes(
     for rows in batches(test.frontal):
         tiny = test.tiny(rows, config, seed)
         for one in pipelines:
-            codes = one.codes(tiny)
+            _, codes = one.with_codes(tiny)
             if codes is not None:
                 found.setdefault(one.name, []).append(codes)
     return {name: torch.cat(codes) for name, codes in found.items()}

@@ -87,7 +87,7 @@ class TestPipeline:
     def test_none_is_bicubic(self) -> None:
         out = Pipeline("bicubic")(drawn.faces(2, 16))
         assert torch.equal(out, resized(drawn.faces(2, 16), 128))
-        assert Pipeline("bicubic").codes(drawn.faces(2, 16)) is None
+        assert Pipeline("bicubic").with_codes(drawn.faces(2, 16))[1] is None
 
 
 class TestViewSet:
