@@ -25,6 +25,11 @@ class Session(SessionState):
         self.is_closed = False
         self.STATE_TTL_WHEN_CLOSED = 3600
 
+    def __setitem__(self, key: int, value: Any) -> None:
+        """Gradio's own, without the description that it makes of a part which has changed."""
+        super().__setitem__(key, value)
+        self.config_values.clear()
+
     def _update_config(self, key: int) -> None:
         """Nothing is kept."""
 

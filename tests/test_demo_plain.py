@@ -169,6 +169,16 @@ def test_it_is_not_there_where_a_password_is_asked(portrait_file: Path) -> None:
         app.close()
 
 
+def test_a_part_that_changes_is_not_described_again(served: tuple[gr.Blocks, str]) -> None:
+    """As an answer changes a label, or hides a picture."""
+    app, _ = served
+    session = app.app.state_holder["changed"]
+    key, block = next((key, one) for key, one in app.blocks.items() if isinstance(one, gr.Image))
+    session[key] = block
+    assert session[key] is block
+    assert not session.config_values
+
+
 def test_sessions_hold_nothing(served: tuple[gr.Blocks, str], portrait_file: Path) -> None:
     app, url = served
     client = demo_site.connect(url, portrait_file.parent / "received")
