@@ -3,7 +3,6 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
@@ -69,16 +68,20 @@ def shallow(config: Config) -> Config:
     return replace(config, **blocks)
 
 
-@pytest.mark.parametrize("kind", [test_ifrp, test_tann])
-def test_what_a_network_has_aligned(tmp_path: Path, kind: ModuleType) -> None:
-    model = kind.awake(shallow(kind.SMALL))
+@pytest.mark.parametrize("kind", ["ifrp", "tann"])
+def test_what_a_network_has_aligned(tmp_path: Path, kind: str) -> None:
+    model: FaceModel
+    if kind == "ifrp":
+        model = test_ifrp.awake(shallow(test_ifrp.SMALL))
+    else:  # one transformer, as by default: two small turns may cancel in the scale
+        model = test_tann.awake(replace(shallow(test_tann.SMALL), transformers=(16,)))
     path = to_onnx(model, tmp_path / "model.onnx")
     for count in (1, 3):
         portraits = drawn.faces(count, model.input_size)
         found = run(path, portraits=portraits)
         assert_the_same(found, model, portraits)
         angle, scale, *_ = parameters_of(torch.from_numpy(found["alignment"]))[0]
-        assert angle > 10 and abs(scale - 1) > 0.001
+        assert angle > 10 and abs(scale - 1) > 0.005
 
 
 @pytest.fixture
