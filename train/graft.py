@@ -5,13 +5,15 @@
 
 The network of the recipe is made fresh; then each `--weights` in turn gives it every parameter that
 has the same name and shape. So a long training at a coarse size, where an image costs a few
-milliseconds, serves the network of the full size, and a new decoder an old encoder. Averages of a
+milliseconds, serves the network of the full size, and a new decoder an old encoder. The tail and
+head of a network for small photos go where the larger one paints its coarse photo. Averages of a
 batch normalization come along. The discriminator is that of the last weights with one of its
 config; else it is fresh.
 """
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -24,6 +26,10 @@ from face_destyle.errors import UserError
 from train.console import one_line_errors
 from train.recipe import Recipe, dump_recipe, load_recipe
 from train.start import build, discriminator_beside, pin_networks
+
+Tensors = dict[str, torch.Tensor]
+
+COARSE = re.compile(r"^coarse\.\d+\.")  # of the painter of a coarse photo
 
 
 def graft(recipe: Recipe, weights: list[str]) -> tuple[HubModel, HubModel, dict[str, int]]:
@@ -54,10 +60,28 @@ def graft(recipe: Recipe, weights: list[str]) -> tuple[HubModel, HubModel, dict[
 def take_over(network: torch.nn.Module, source: torch.nn.Module) -> int:
     """Copy what has the same name and shape; returns how many tensors."""
     own, found = network.state_dict(), source.state_dict()
-    fitting = [name for name in own if name in found and found[name].shape == own[name].shape]
-    for name in fitting:
-        own[name].copy_(found[name])
+    places = {name: name for name in found} | coarse_places(own, found)
+    fitting = [
+        (name, place)
+        for name, place in places.items()
+        if place in own and own[place].shape == found[name].shape
+    ]
+    for name, place in fitting:
+        own[place].copy_(found[name])
     return len(fitting)
+
+
+def coarse_places(own: Tensors, found: Tensors) -> dict[str, str]:
+    """Where the tail and head of a source go that paints only what the network has as coarse.
+
+    At the network's own end they have no place then: there the head of the same shape waits at
+    zero to add what is finer.
+    """
+    if any(COARSE.match(name) for name in found):
+        return {}
+    ends = {COARSE.sub("", place): place for place in own if COARSE.match(place)}
+    fits = all(name in found and found[name].shape == own[ends[name]].shape for name in ends)
+    return ends if fits else {}
 
 
 def write(out: Path, network: HubModel, judge: HubModel, recipe: Recipe) -> None:

@@ -4,13 +4,30 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from face_destyle.models.base import FaceModel
-from face_destyle.models.layers import Doubling, JoiningBlock, decoder_levels
+from face_destyle.models.layers import Doubling, JoiningBlock, Norm, decoder_levels
 
 # A map and, where there is one, what a skip connection brings beside it -> a map.
 Level = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+class Painter(nn.Module):
+    """The end of a decoder: a map, and what comes beside it, -> an unclamped picture."""
+
+    def __init__(
+        self, channels: int, width: int, kernel: int, doubles: bool, norm: Norm, shuffle: int
+    ):
+        super().__init__()
+        self.tail = JoiningBlock(channels, width, kernel, doubles, norm)
+        self.head = nn.Conv2d(width, 3 * shuffle**2, kernel, padding=kernel // 2)
+        self.shuffle_out = nn.PixelShuffle(shuffle)
+
+    def forward(self, features: torch.Tensor, beside: torch.Tensor | None) -> torch.Tensor:
+        """`(N, C, S, S)` -> `(N, 3, P, P)`: P is S times the shuffle, or twice as much."""
+        return self.shuffle_out(self.head(self.tail(features, beside)))  # type: ignore[no-any-return]
 
 
 class FaceAutoencoder(FaceModel):
@@ -18,11 +35,16 @@ class FaceAutoencoder(FaceModel):
 
     config: Any
 
-    def add_decoder(self, transformers: Mapping[str, nn.Module] | None = None) -> None:
+    def add_decoder(
+        self, transformers: Mapping[str, nn.Module] | None = None, coarse_side: int = 0
+    ) -> None:
         """Make the levels, the layer after the last of them and the head: `decode` ends in it.
 
         Args:
             transformers: by the side of a level's map, what aligns it.
+            coarse_side: of the level's map that a coarse photo is painted from as well, with a
+                tail and a head of the same numbers: the levels after it add what is finer. The
+                head starts at zero, so the photo starts as the coarse one. 0: no coarse photo.
         """
         config = self.config
         # What a skip connection adds to the channels that each level gives.
@@ -59,6 +81,19 @@ class FaceAutoencoder(FaceModel):
             padding=config.head_kernel // 2,
         )
         self.shuffle_out = nn.PixelShuffle(config.head_shuffle)
+        self.coarse = nn.ModuleDict()
+        if coarse_side:
+            level = config.decoder_sizes.index(coarse_side)
+            self.coarse[str(coarse_side)] = Painter(
+                config.decoder_widths[level] + joined[level],
+                config.tail_width,
+                config.head_kernel,
+                doubles[level + 1],
+                config.decoder_norm,
+                config.head_shuffle,
+            )
+            for parameter in self.head.parameters():
+                nn.init.zeros_(parameter)
 
     def decode(
         self,
@@ -73,10 +108,15 @@ class FaceAutoencoder(FaceModel):
             round_the_code: by its side, what a skip connection brings.
             levels: the decoder's, or something around them.
         """
-        beside = None
+        beside, coarse = None, None
         for level, size in zip(levels, self.config.decoder_sizes, strict=True):
             features = level(features, beside)
             if str(size) in self.decoder_transformers:
                 features, _ = self.decoder_transformers[str(size)](self.doubling(features))
             beside = round_the_code.get(size)
-        return self.shuffle_out(self.head(self.tail(features, beside)))  # type: ignore[no-any-return]
+            if str(size) in self.coarse:
+                coarse = self.coarse[str(size)](features, beside)
+        photo: torch.Tensor = self.shuffle_out(self.head(self.tail(features, beside)))
+        if coarse is None:
+            return photo
+        return photo + F.interpolate(coarse, photo.shape[2:], mode="bicubic")

@@ -47,6 +47,9 @@ class IFRPConfig:
     skip_sizes: tuple[int, ...] = (32, 16)  # sides of the maps that also go round the full layer
     skip_width: int = 64  # channels of each of them
     tail_width: int = 40  # one more layer after the last doubling
+    # The side of the decoder's map that a coarse photo is painted from as well; the levels after it
+    # make it finer. 0: none.
+    coarse_side: int = 0
     head_kernel: int = 3  # of the tail too
     head_shuffle: int = 2  # the last doubling is a pixel shuffle: a quarter of the work
     norm: Norm = "instance"
@@ -63,6 +66,12 @@ class IFRPConfig:
             if wrong:
                 known = ", ".join(str(side) for side in sorted(maps)) or "none"
                 raise ValueError(f"{name} has {wrong[0]}; there are maps of {known}")
+        if self.coarse_side and self.coarse_side not in self.decoder_sizes[:-1]:
+            known = ", ".join(map(str, self.decoder_sizes[:-1])) or "none"
+            raise ValueError(
+                f"coarse_side is {self.coarse_side}; before the last level there are maps of "
+                f"{known}, and 0 is for no coarse photo"
+            )
         for side in self.transformers + self.decoder_transformers:
             halvings(side, self.localisation_widths)
         for side in self.skip_sizes:
@@ -143,7 +152,7 @@ class IFRP(FaceAutoencoder):
             config.encoder_widths[-1], config.code_size, config.code_rank, config.code_residual
         )
         self.skips = nn.ModuleDict(_skips(config))
-        self.add_decoder(_decoder_transformers(config))
+        self.add_decoder(_decoder_transformers(config), config.coarse_side)
 
     def raw(self, portraits: torch.Tensor) -> Recovered:
         """The photo before it is clamped, which is what the losses see, and the alignment."""

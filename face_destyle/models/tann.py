@@ -57,6 +57,7 @@ class TANNConfig(IFRPConfig):
     decoder_blocks: tuple[int, ...] = (1, 1, 1, 1)
     skip_sizes: tuple[int, ...] = (16, 8)  # sides of the maps that also go round the code
     tail_width: int = 64
+    coarse_side: int = 16  # the photo is one of 32 x 32, made finer: most that is known is coarse
     norm: Norm = "pixel"  # one over places would take away contrasts, which a tiny photo is made of
     decoder_norm: Norm = "pixel"  # of the decoder and the tail; others leave a blot in it
 
@@ -85,6 +86,7 @@ class TANNConfig(IFRPConfig):
             decoder_kernels=(1, 3, 3, 3, 3, 5),
             decoder_blocks=(0, 0, 0, 0, 0, 0),
             skip_sizes=(),
+            coarse_side=0,
             head_kernel=5,
             head_shuffle=1,
             norm="batch",

@@ -24,6 +24,7 @@ from face_destyle.models.similarity import compose, identity, similarity
 from tests import drawn
 from tests.models.test_fdnn import MEGABYTE, convolutions, half_bytes
 from tests.models.tester import ModelTester
+from train.graft import take_over
 
 SMALL = TANNConfig(
     encoder_widths=(8, 8, 16),
@@ -34,6 +35,15 @@ SMALL = TANNConfig(
     code_rank=12,
     decoder_widths=(16, 8, 8, 8),
     tail_width=8,
+)
+# One for photos of 32 x 32, and the same with levels that make its photo finer.
+COARSE = replace(
+    SMALL,
+    decoder_widths=(16, 8),
+    decoder_kernels=(3, 3),
+    decoder_blocks=(1, 1),
+    decoder_transformers=(16,),
+    coarse_side=0,
 )
 # A corrected map, a full matrix, and the narrow place of a low-rank layer.
 CODES = (
@@ -192,6 +202,55 @@ class TestCode:
             assert (maps - turned[side]).abs().max() > 0.1 * maps.abs().max()
 
 
+class TestCoarsePhoto:
+    def test_a_fresh_network_has_no_other(self) -> None:
+        coarse = []
+        model = TANN(SMALL).eval()
+        model.coarse["16"].register_forward_hook(lambda _, __, out: coarse.append(out))
+        photo = model(drawn.faces(2, 16)).photo
+        assert coarse[0].shape == (2, 3, 32, 32)
+        expected = nn.functional.interpolate(coarse[0], size=(128, 128), mode="bicubic")
+        assert torch.equal(photo, expected.clamp(-1, 1))
+
+    def test_both_ends_learn(self) -> None:
+        torch.manual_seed(0)
+        model = TANN(SMALL).train()
+        for _ in range(2):  # what is before the head learns when it has moved
+            model.zero_grad()
+            model(drawn.faces(2, 16)).photo.square().mean().backward()
+            with torch.no_grad():
+                for weight in model.head.parameters():
+                    weight -= weight.grad
+        parts = (model.coarse["16"].tail, model.coarse["16"].head, model.tail, model.head)
+        for part in parts:
+            assert all(weight.grad.abs().max() > 0 for weight in part.parameters())
+
+    @pytest.mark.parametrize("side", [12, 64])
+    def test_where_it_has_no_place(self, side: int) -> None:
+        with pytest.raises(ValueError, match=f"coarse_side is {side}.*maps of 8, 16, 32"):
+            replace(SMALL, coarse_side=side)
+
+    def test_only_where_it_is_asked_for(self) -> None:
+        model = TANN(replace(SMALL, coarse_side=0))
+        assert not any("coarse" in name for name in model.state_dict())
+        assert model.head.weight.abs().max() > 0
+
+    def test_a_network_for_small_photos_is_its_start(self) -> None:
+        small = awake(replace(COARSE, transformers=(16, 8)))
+        model = TANN(SMALL).eval()
+        assert take_over(model, small) == len(small.state_dict())
+        pictures = drawn.faces(2, 16)
+        enlarged = nn.functional.interpolate(
+            small.raw(pictures).photo, size=(128, 128), mode="bicubic"
+        )
+        assert torch.allclose(model(pictures).photo, enlarged.clamp(-1, 1), atol=1e-6)
+        # Between two of the same form every end is its own.
+        other = awake(SMALL)
+        nn.init.normal_(other.head.weight)
+        assert take_over(model, other) == len(other.state_dict())
+        assert torch.equal(model.head.weight, other.head.weight)
+
+
 class TestAlignment:
     def test_it_starts_as_the_identity(self) -> None:
         pictures = drawn.faces(2, 16)
@@ -211,6 +270,7 @@ class TestAlignment:
     def test_every_transformer_learns(self) -> None:
         torch.manual_seed(0)
         model = TANN(SMALL).train()
+        nn.init.normal_(model.head.weight)  # it starts at zero
         out = model(drawn.faces(2, 16)).photo
         (out * torch.arange(float(out[0].numel())).reshape(out[0].shape)).sum().backward()
         layers = [*model.transformers.values(), *model.decoder_transformers.values()]
