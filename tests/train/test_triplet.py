@@ -37,6 +37,7 @@ TINY_TANN = {
     "localisation_full": 4,
     "code_rank": 6,
     "decoder_widths": [8, 8],
+    "coarse_side": 0,
     "decoder_kernels": [3, 3],
     "decoder_blocks": [0, 0],
     "decoder_transformers": [16],
