@@ -67,24 +67,10 @@ class FaceAutoencoder(FaceModel):
                 config.decoder_norm,
             )
         )
-        self.tail = JoiningBlock(
-            config.decoder_widths[-1] + joined[-1],
-            config.tail_width,
-            config.head_kernel,
-            doubles[-1],
-            config.decoder_norm,
-        )
-        self.head = nn.Conv2d(
-            config.tail_width,
-            3 * config.head_shuffle**2,
-            config.head_kernel,
-            padding=config.head_kernel // 2,
-        )
-        self.shuffle_out = nn.PixelShuffle(config.head_shuffle)
-        self.coarse = nn.ModuleDict()
-        if coarse_side:
-            level = config.decoder_sizes.index(coarse_side)
-            self.coarse[str(coarse_side)] = Painter(
+
+        def painter(level: int) -> Painter:
+            """Of the map that a level gives."""
+            return Painter(
                 config.decoder_widths[level] + joined[level],
                 config.tail_width,
                 config.head_kernel,
@@ -92,6 +78,13 @@ class FaceAutoencoder(FaceModel):
                 config.decoder_norm,
                 config.head_shuffle,
             )
+
+        # The parts by themselves: their names in the weights have no prefix.
+        end = painter(len(config.decoder_widths) - 1)
+        self.tail, self.head, self.shuffle_out = end.tail, end.head, end.shuffle_out
+        self.coarse = nn.ModuleDict()
+        if coarse_side:
+            self.coarse[str(coarse_side)] = painter(config.decoder_sizes.index(coarse_side))
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
 
