@@ -95,6 +95,18 @@ def softened(pictures: torch.Tensor, sigma: float) -> torch.Tensor:
     return F.conv2d(across, row.transpose(2, 3), groups=pictures.shape[1])
 
 
+def details(pictures: torch.Tensor) -> torch.Tensor:
+    """What pictures `(N, C, H, W)` show beyond the same ones at a quarter of the side.
+
+    A photo of a face that is guessed is wrong in its coarse parts most of all, and what the pixel
+    loss says of them drowns what it says of eyelids and lips: those that a network for small photos
+    left to its finer levels were not learnt in 9,000 images. Here they are by themselves.
+    """
+    height, width = pictures.shape[-2:]
+    small = F.interpolate(pictures, (height // 4, width // 4), mode="bicubic", antialias=True)
+    return pictures - F.interpolate(small, (height, width), mode="bicubic")
+
+
 def _row_means(values: torch.Tensor) -> torch.Tensor:
     return values.reshape(len(values), -1).mean(1)
 
@@ -127,6 +139,8 @@ class GeneratorLoss:
             parts["pixel"] = self.config.pixel * F.mse_loss(fake, real)
         if self.config.l1:
             parts["l1"] = self.config.l1 * F.l1_loss(fake, real)
+        if self.config.detail:
+            parts["detail"] = self.config.detail * details(fake - real).square().mean()
         if judged is not None:
             parts["adversarial"] = self.adversarial(judged, epoch)
         return parts

@@ -90,6 +90,7 @@ class LossConfig:
 
     pixel: float = 1.0
     l1: float = 0.0
+    detail: float = 0.0  # l2 of what photos of a quarter of the side do not show
     adversarial: float = 0.01
     adversarial_edited: float = 1.0  # times adversarial, of photos with an attribute flipped
     adversarial_after: int = 0  # images that are learnt from by the other losses alone

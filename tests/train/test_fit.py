@@ -296,6 +296,14 @@ def test_the_adversarial_weight_decays_to_its_half() -> None:
     assert loss.adversarial_weight(1000) == 0.005
 
 
+def test_details_are_judged_by_themselves() -> None:
+    fake, real = torch.zeros(2, 3, 32, 32), torch.full((2, 3, 32, 32), 0.5)
+    loss = GeneratorLoss(LossConfig(detail=8.0))
+    assert loss(fake, real, None, 0)["detail"] < 1e-6
+    real[..., ::2] = -0.5
+    assert loss(fake, real, None, 0)["detail"] == pytest.approx(8 * 0.25, rel=0.1)
+
+
 def test_the_losses_are_those_of_the_thesis() -> None:
     logits = torch.tensor([0.3, -1.2])
     found = DiscriminatorLoss(LossConfig())(logits, logits)
@@ -303,7 +311,7 @@ def test_the_losses_are_those_of_the_thesis() -> None:
     assert found["d_fake"] == pytest.approx(-(1 - torch.sigmoid(logits)).log().mean().item())
     fake, real = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.5)
     parts = GeneratorLoss(LossConfig())(fake, real, logits, 0)
-    assert parts["pixel"] == 0.25
+    assert parts["pixel"] == 0.25 and set(parts) == {"pixel", "adversarial"}
     assert parts["adversarial"] == pytest.approx(-0.01 * torch.sigmoid(logits).log().mean().item())
     extreme = DiscriminatorLoss(LossConfig())(torch.tensor([-200.0]), torch.tensor([200.0]))
     assert extreme["d_real"] == extreme["d_fake"] == 200

@@ -16,6 +16,7 @@ from train.losses import (
     AlignmentLoss,
     IdentityLoss,
     PerceptualLoss,
+    details,
     moved,
     softened,
 )
@@ -159,3 +160,18 @@ class TestSoftening:
     def test_without_a_sigma_nothing_changes(self) -> None:
         pictures = drawn.faces(2)
         assert softened(pictures, 0) is pictures
+
+
+class TestDetails:
+    def test_what_a_small_photo_shows_is_left_out(self) -> None:
+        level = torch.full((1, 3, 64, 64), 0.7)
+        wave = torch.linspace(0, 2 * torch.pi, 64).sin().expand(1, 3, 64, 64)
+        for coarse in (level, wave):
+            assert details(coarse)[..., 8:-8, 8:-8].abs().max() < 0.02
+
+    def test_what_it_does_not_show_stays(self) -> None:
+        fine = torch.ones(1, 3, 64, 64)
+        fine[..., ::2] = -1
+        found = details(fine)
+        assert found.shape == fine.shape
+        assert (found - fine)[..., 8:-8, 8:-8].abs().max() < 0.1
