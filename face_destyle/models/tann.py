@@ -122,16 +122,13 @@ class LatentCode(FullyConnected):
     def encode(self, features: torch.Tensor) -> torch.Tensor:
         """The codes of maps."""
         flat = features.flatten(1)
-        code = flat
-        for layer in list(self.layers)[: self.encodes]:
-            code = layer(code)
+        code: torch.Tensor = self.layers[: self.encodes](flat)
         return flat + code if self.residual else code
 
     def unfold(self, code: torch.Tensor) -> torch.Tensor:
         """The maps that the decoder takes."""
-        for layer in list(self.layers)[self.encodes :]:
-            code = layer(code)
-        return torch.unflatten(code, 1, self.shape)
+        maps: torch.Tensor = self.layers[self.encodes :](code)
+        return torch.unflatten(maps, 1, self.shape)
 
 
 class TANN(IFRP):
