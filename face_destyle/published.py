@@ -84,9 +84,9 @@ _ROWS = (
     ),
     _row(
         name="fdnn-tann",
-        sha256="85445a5102284a23a37f321569a9db29e7719044f1853758ebea70e6d0380e25",
+        sha256="33e3e9e7efef0ad8b5331da6ac528e1d12bf4d9c538d4e24383f222c25fe52ef",
         paper="Yu, Shiri et al.: Can We See More?, TPAMI 2020",
-        data=f"{PHOTOS}; 14,054 near-frontal photos seen from five angles each",
+        data=f"{PHOTOS}; 13,167 near-frontal photos seen from five angles each",
     ),
     _row(
         name="attributes",
