@@ -1,6 +1,7 @@
 """Every head of a photo in the tab of TANN: found, framed as the network has learnt, recovered."""
 
 import logging
+import math
 from typing import Any
 
 import gradio as gr
@@ -15,6 +16,7 @@ from spaces_app.results import SIDE, build_gallery, recover_square
 from spaces_app.whole import MOST_FACES
 
 SMALLEST = 48  # pixels: the shorter side of a photo in which several heads are looked for
+FILLED = 0.6  # of a photo's shorter side: the square holds a head of this size as it comes
 IN_A_ROW = 3  # pictures of each head
 NO_FACE = "no face was found in this photo: choose another, or frame the head by hand"
 NO_FINDER = (
@@ -95,21 +97,27 @@ def _recover_faces_for_page(upload: dict[str, Any] | None) -> tuple[Any, Any, An
         found = _found_in(photo) if min(photo.size) >= SMALLEST else []
     except PictureError as error:
         return gr.Column(visible=False), [], str(error)
-    if len(found) < 2:
+    if not found or (len(found) == 1 and _side(found[0]) >= FILLED * min(photo.size)):
         return gr.Column(visible=False), [], ""
     return gr.Column(visible=True), _rows(photo, found), _count(len(found))
 
 
+def _side(face: Face) -> float:
+    """Of the square that the network expects round a head, in pixels of the photo."""
+    return SIDE * math.hypot(*head_frame(face)[:, 0])
+
+
 def _count(found: int) -> str:
-    which = "each" if found <= MOST_FACES else f"each of the largest {MOST_FACES}"
+    number, which = (f"{found} faces were", "each") if found > 1 else ("One face was", "it")
+    which = which if found <= MOST_FACES else f"each of the largest {MOST_FACES}"
     return (
-        f"{found} faces were found in the whole photo; {which} is recovered below, at full "
-        "strength. Above is the square that you framed."
+        f"{number} found in the whole photo; {which} is recovered below, at full strength. "
+        "Above is the square that you framed."
     )
 
 
 def build_faces(picture: gr.Image, button: gr.Button) -> None:
-    """Lay out the faces of a photo that has several, and fill them at the click of the button.
+    """Lay out the faces that are small in a photo, and fill them at the click of the button.
 
     Args:
         picture: what the visitor chose.

@@ -65,7 +65,17 @@ def test_the_page_shows_every_face_of_two(url: str) -> None:
     assert text.startswith("2 faces were found in the whole photo; each is recovered below")
 
 
-def test_one_face_and_none_are_as_without_the_finder(url: str, tmp_path: Path) -> None:
+def test_one_face_that_is_small_in_its_photo_is_shown(url: str, tmp_path: Path) -> None:
+    wide, path = Image.new("RGB", (400, 360), (206, 200, 188)), tmp_path / "wide.png"
+    wide.paste(images.load_picture(ONE).resize((160, 160)), (40, 20))
+    wide.save(path)
+    place, pairs, text = tiny_faces._recover_faces_for_page({"path": str(path)})
+    assert place.visible
+    assert [caption for _, caption in pairs] == ["Face 1", "1: 16 × 16", "1: frontal"]
+    assert text.startswith("One face was found in the whole photo; it is recovered below")
+
+
+def test_a_face_that_fills_its_photo_is_not_shown_twice(url: str, tmp_path: Path) -> None:
     empty = tmp_path / "empty.png"
     drawn.quarters(200, 120).save(empty)
     for path, count in ((ONE, 1), (empty, 0)):
