@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from face_destyle import AFRP, FaceModel, Stylizer, images
+from face_destyle import AFRP, FaceModel, Stylizer
 from face_destyle.faces import FRAME_EYES
+from spaces_app.common import TANN
 from spaces_app.framing import EXAMPLES
+from spaces_app.results import recover_square
 
 SIDE = 256
 FINE = 4  # drawn at four times the size, then reduced: smooth edges
@@ -320,18 +322,6 @@ def main() -> None:
     draw_tiny().save(DOCS / "tiny.png", optimize=True)
 
 
-def draw_tiny() -> Image.Image:
-    """The astronaut in 24 x 24 pixels, in the 16 x 16 that the network sees, and recovered."""
-    model = FaceModel.from_pretrained("fdnn-tann")
-    tiny = Image.open(EXAMPLES / "tiny-astronaut.png").convert("RGB")
-    seen = images.to_picture(images.to_tensor([tiny], model.input_size)[0])
-    sheet = Image.new("RGB", (3 * TILE, TILE))
-    for column, picture in enumerate((tiny, seen, model.recover(tiny))):
-        shown = picture.resize((TILE, TILE), Image.Resampling.NEAREST)
-        sheet.paste(shown, (column * TILE, 0))
-    return sheet
-
-
 def draw_sheet(photos: dict[str, Image.Image]) -> Image.Image:
     """Portraits in the four published styles, and below each the face recovered from it."""
     model = FaceModel.from_pretrained("fdnn")
@@ -352,9 +342,22 @@ def draw_edits() -> Image.Image:
     portrait = Image.open(EXAMPLES / "portrait-astronaut-the-scream.png")
     model = AFRP.from_pretrained("fdnn-afrp")
     faces = [model.recover(portrait, attributes=wish) for wish in ("", *WISHES)]
-    sheet = Image.new("RGB", ((len(faces) + 1) * TILE, TILE))
-    for column, picture in enumerate((portrait, *faces)):
-        sheet.paste(picture, (column * TILE, 0))
+    return in_a_row([portrait, *faces])
+
+
+def draw_tiny() -> Image.Image:
+    """The astronaut in 24 x 24 pixels, in the 16 x 16 that the network sees, and recovered."""
+    tiny = Image.open(EXAMPLES / "tiny-astronaut.png").convert("RGB")
+    outcome = recover_square(TANN, tiny)
+    shown = tiny.resize((TILE, TILE), Image.Resampling.NEAREST)
+    return in_a_row([shown, outcome.seen, outcome.face])
+
+
+def in_a_row(tiles: list[Image.Image]) -> Image.Image:
+    """Tiles side by side."""
+    sheet = Image.new("RGB", (len(tiles) * TILE, TILE))
+    for column, tile in enumerate(tiles):
+        sheet.paste(tile, (column * TILE, 0))
     return sheet
 
 
